@@ -1,0 +1,1 @@
+//! `ioctl(2)` requests and their structures.

@@ -1,0 +1,1 @@
+//! Resource limits (`getrlimit(2)`).

@@ -1,0 +1,1 @@
+//! Sockets: families, addresses, options, messages (`socket(2)`, `unix(7)`).

@@ -1,0 +1,1 @@
+//! Safe wrappers for the host system calls that nix lacks: namespaces, seccomp, memfds, fd passing.

@@ -1,0 +1,2 @@
+//! Files without a name: pipes, eventfd, epoll, timerfd, inotify.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The protocol between Sentry and Gofer: messages, checks, and their framing.
+#![forbid(unsafe_code)]

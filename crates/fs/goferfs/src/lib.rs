@@ -1,0 +1,2 @@
+//! The file system whose inodes live behind a Gofer connection.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! /proc: the kernel's state as files.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! /sys: the few trees programs read.
+#![forbid(unsafe_code)]

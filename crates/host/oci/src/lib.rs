@@ -1,0 +1,2 @@
+//! OCI runtime specs: reading, checking, and the plan a sandbox is built from.
+#![forbid(unsafe_code)]

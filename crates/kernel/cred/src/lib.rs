@@ -1,0 +1,2 @@
+//! Credentials: ids, capabilities, secure bits and user namespaces.
+#![forbid(unsafe_code)]

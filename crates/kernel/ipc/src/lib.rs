@@ -1,0 +1,2 @@
+//! System V shared memory, semaphores and message queues, and their namespace.
+#![forbid(unsafe_code)]

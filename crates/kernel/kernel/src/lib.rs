@@ -1,0 +1,2 @@
+//! Tasks, thread groups, sessions, namespaces, and the life of a trap.
+#![forbid(unsafe_code)]

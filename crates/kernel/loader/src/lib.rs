@@ -1,0 +1,2 @@
+//! Loads ELF programs and scripts: segments, interpreter, stack, auxiliary vector.
+#![forbid(unsafe_code)]
