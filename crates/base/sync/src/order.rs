@@ -1,0 +1,82 @@
+//! The lock order: every class of lock in the Sentry, outermost first.
+//!
+//! A thread may take a lock only of a class that stands *below* all classes it holds. Two locks of
+//! one class are taken together only through the methods that say how (by address, or parent first);
+//! such classes are marked `nested`.
+
+/// A place in the lock order. Implemented only by the classes of this module.
+pub trait Class: 'static {
+    /// Position, outermost first.
+    const RANK: u16;
+    /// Name for the panic message.
+    const NAME: &'static str;
+    /// May several locks of this class be held at once?
+    const NESTED: bool;
+}
+
+macro_rules! classes {
+    ($($(#[$doc:meta])* $name:ident $(: $nested:ident)?;)*) => {
+        #[allow(clippy::upper_case_acronyms)]
+        #[repr(u16)]
+        enum Rank { $($name),* }
+        $(
+            $(#[$doc])*
+            #[derive(Debug)]
+            pub struct $name;
+            impl Class for $name {
+                const RANK: u16 = Rank::$name as u16;
+                const NAME: &'static str = stringify!($name);
+                const NESTED: bool = classes!(@nested $($nested)?);
+            }
+        )*
+    };
+    (@nested nested) => { true };
+    (@nested) => { false };
+}
+
+classes! {
+    /// The set of containers of a sandbox.
+    Containers;
+    /// The process table: tasks, groups, sessions, parents and children.
+    Tasks;
+    /// A thread group's signal state: actions, shared queue, stop state.
+    SignalHandlers;
+    /// One task's own signal queue and mask.
+    TaskSignals: nested;
+    /// Serialises renames between directories of one file system.
+    Rename;
+    /// A mount namespace's tree.
+    Mounts;
+    /// Children of a dentry; parent before child.
+    Dentry: nested;
+    /// An inode's metadata; where two are needed, parent before child, else by address.
+    Inode: nested;
+    /// A task's root, working directory and umask.
+    FsContext;
+    /// A descriptor table.
+    FdTable: nested;
+    /// An open file description's offset.
+    FileOffset: nested;
+    /// State private to one kind of file (pipe, terminal, socket, epoll); peers by address.
+    FileState: nested;
+    /// Advisory locks of one inode.
+    FileLocks;
+    /// An address space's VMA tree.
+    Vmas: nested;
+    /// Futex buckets.
+    Futex: nested;
+    /// System V objects and their registries.
+    Ipc: nested;
+    /// User namespaces and per-user counts.
+    Users: nested;
+    /// The timer queue.
+    Timers;
+    /// Waiters of one queue.
+    Waiters: nested;
+    /// A platform backend's own tables.
+    Platform: nested;
+    /// Connections to the Gofer.
+    Gofer: nested;
+    /// Caches and free lists, taken last.
+    Leaf: nested;
+}
