@@ -18,6 +18,7 @@ pub mod poll;
 pub mod process;
 pub mod signal;
 pub mod socket;
+pub mod syscall;
 pub mod time;
 pub mod tty;
 
