@@ -1,1 +1,2 @@
-//! placeholder
+//! Benchmarks. None yet.
+#![forbid(unsafe_code)]

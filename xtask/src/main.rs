@@ -1,2 +1,59 @@
-//! placeholder
-fn main() {}
+//! The project's own chores: `cargo xtask tidy` and `cargo xtask test`.
+//!
+//! Chores are Rust so that they need no second toolchain. `tidy` holds the rules that no compiler
+//! checks (layers, where `unsafe` may live, headers); `test` is what CI runs, and all that it runs.
+#![forbid(unsafe_code)]
+
+mod lexer;
+mod report;
+mod suite;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+const USAGE: &str = "\
+usage: cargo xtask <chore>
+
+chores:
+  tidy   check the rules of the tree that no compiler checks
+  test   install what the tests need (Debian, root), then run every check and every test
+";
+
+fn main() -> ExitCode {
+    let chore = std::env::args().nth(1);
+    let outcome = match chore.as_deref() {
+        Some("tidy") => run_tidy(),
+        Some("test") => suite::run(&root()),
+        _ => {
+            report::note(USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            report::note(&format!("xtask: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what `tidy` found; true when it found nothing.
+fn run_tidy() -> anyhow::Result<bool> {
+    let findings = tidy::check(&root()).context("tidy")?;
+    for finding in &findings {
+        report::note(&finding.to_string());
+    }
+    report::note(&format!("tidy: {} findings", findings.len()));
+    Ok(findings.is_empty())
+}
+
+/// The workspace root: the parent of this crate's manifest.
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}

@@ -1,0 +1,164 @@
+//! `cargo xtask test`: everything that must hold before a change lands, in one command.
+//!
+//! Installs what the tests call (Debian, root, and only what is missing), then runs the format
+//! check, clippy, `tidy` and all tests. A step that fails does not stop the rest: one run tells
+//! everything. The closing line counts tests, plus one for each of the other steps.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
+
+use crate::report::note;
+use crate::tidy;
+
+/// A program the tests run, and the Debian package that brings it.
+const TOOLS: &[(&str, &str)] = &[("gcc", "gcc"), ("busybox", "busybox-static")];
+
+/// What clippy refuses; its other warnings are shown and counted, not fatal. The lints that are
+/// about soundness (`undocumented_unsafe_blocks`, `todo`…) are `deny` in the workspace manifest.
+const REFUSED: &[&str] =
+    &["clippy::correctness", "clippy::suspicious", "unused_must_use", "unconditional_recursion"];
+
+/// What has been counted so far.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+}
+
+impl Tally {
+    /// Counts a step that is not itself a set of tests.
+    fn step(&mut self, name: &str, good: bool) {
+        note(&format!("== {name}: {}", if good { "ok" } else { "FAILED" }));
+        if good { self.passed += 1 } else { self.failed += 1 }
+    }
+
+    /// Counts a `test result:` line of libtest; true when it was one.
+    fn libtest(&mut self, line: &str) -> bool {
+        let Some(rest) = line.strip_prefix("test result: ") else { return false };
+        for (count, kind) in rest.split([';', '.']).filter_map(|part| part.trim().split_once(' ')) {
+            match (kind, count.parse::<u64>()) {
+                ("passed", Ok(n)) => self.passed += n,
+                ("failed", Ok(n)) => self.failed += n,
+                _ => {}
+            }
+        }
+        true
+    }
+}
+
+/// Runs every step in the workspace at `root`; true when all of them passed.
+///
+/// # Errors
+/// When a step could not be run at all (no cargo, an unreadable tree).
+pub(crate) fn run(root: &Path) -> anyhow::Result<bool> {
+    let mut tally = Tally::default();
+    install_tools();
+    tally.step("cargo fmt --check", cargo(root, &["fmt", "--all", "--check"])?);
+
+    let mut clippy = vec!["clippy", "--workspace", "--all-targets", "--quiet", "--"];
+    clippy.extend(REFUSED.iter().flat_map(|lint| ["-D", lint]));
+    tally.step("cargo clippy", cargo(root, &clippy)?);
+
+    let findings = tidy::check(root).context("tidy")?;
+    findings.iter().for_each(|finding| note(&finding.to_string()));
+    tally.step("tidy", findings.is_empty());
+
+    tests(root, &mut tally)?;
+    note(&format!("{} passed, {} failed", tally.passed, tally.failed));
+    Ok(tally.failed == 0)
+}
+
+/// Runs cargo with no stdin; true when it succeeded.
+fn cargo(root: &Path, args: &[&str]) -> anyhow::Result<bool> {
+    note(&format!("== cargo {}", args.join(" ")));
+    let status = command(root, args).status().context("running cargo")?;
+    Ok(status.success())
+}
+
+fn command(root: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(args).current_dir(root).stdin(Stdio::null());
+    command
+}
+
+/// Runs all tests, passing their output on and adding up their results.
+fn tests(root: &Path, tally: &mut Tally) -> anyhow::Result<()> {
+    let args = ["test", "--workspace", "--no-fail-fast"];
+    note(&format!("== cargo {}", args.join(" ")));
+    let mut child = command(root, &args).stdout(Stdio::piped()).spawn().context("running cargo test")?;
+    let stdout = child.stdout.take().context("cargo test has no stdout")?;
+    let failed_before = tally.failed;
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        tally.libtest(&line);
+        // A passing test needs no line of its own in a log; everything else does.
+        if !(line.starts_with("test ") && line.ends_with("... ok")) && !line.is_empty() {
+            note(&line);
+        }
+    }
+    let good = child.wait()?.success();
+    if !good && tally.failed == failed_before {
+        tally.step("cargo test (a test target did not build, or died)", false);
+    }
+    Ok(())
+}
+
+/// Installs the missing [`TOOLS`], when this is Debian and we are root. Never fatal: a test that
+/// needs a tool says so itself.
+fn install_tools() {
+    let missing: Vec<&str> =
+        TOOLS.iter().filter(|(program, _)| !on_path(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return;
+    }
+    if !Path::new("/etc/debian_version").exists() || !is_root() {
+        note(&format!("not installing {}: that needs root on Debian", missing.join(" ")));
+        return;
+    }
+    note(&format!("== apt-get install {}", missing.join(" ")));
+    let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    install.extend(missing);
+    for args in [&["update", "-qq"][..], &install] {
+        let status = Command::new("apt-get")
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .status();
+        if !status.is_ok_and(|status| status.success()) {
+            note(&format!("apt-get {} failed; going on without", args.join(" ")));
+        }
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// Root owns its own `/proc/self`.
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn libtest_results_add_up() {
+        let mut tally = Tally::default();
+        assert!(!tally.libtest("running 3 tests"));
+        assert!(tally.libtest(
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s"
+        ));
+        assert!(
+            tally.libtest("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out")
+        );
+        assert_eq!(tally, Tally { passed: 4, failed: 2 });
+    }
+}
