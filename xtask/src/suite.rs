@@ -96,7 +96,8 @@ fn tests(root: &Path, tally: &mut Tally) -> anyhow::Result<()> {
         let line = String::from_utf8_lossy(&line);
         tally.libtest(&line);
         // A passing test needs no line of its own in a log; everything else does.
-        if !(line.starts_with("test ") && line.ends_with("... ok")) && !line.is_empty() {
+        let passing = line.starts_with("test ") && line.ends_with("... ok");
+        if !passing && !line.is_empty() {
             note(&line);
         }
     }
