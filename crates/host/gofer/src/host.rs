@@ -1,0 +1,103 @@
+//! Host calls on names and nodes, with the resolution rules of the Gofer built in.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use abi::Errno;
+use abi::fs::{OpenFlags, Stat};
+use abi::time::Timespec;
+use gofer_proto::{Attributes, Name};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::Mode;
+
+/// The guest's view of a host error.
+pub(crate) fn errno(error: nix::Error) -> Errno {
+    Errno::from_raw(error as i32).unwrap_or(Errno::EIO)
+}
+
+/// A name as nix takes it.
+pub(crate) fn os(name: Name<'_>) -> &OsStr {
+    OsStr::from_bytes(name.as_bytes())
+}
+
+/// Nothing is followed and nothing is left.
+fn beneath() -> ResolveFlag {
+    ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS
+}
+
+/// A handle of the entry `name` of `dir`; of the link itself when it is a symbolic link.
+pub(crate) fn open_child(dir: BorrowedFd<'_>, name: Name<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat2(dir, os(name), OpenHow::new().flags(flags).resolve(beneath())).map_err(errno)
+}
+
+/// Creates and opens a regular file that does not exist.
+pub(crate) fn create_child(
+    dir: BorrowedFd<'_>,
+    name: Name<'_>,
+    flags: OpenFlags,
+    mode: u32,
+) -> Result<OwnedFd, Errno> {
+    let flags = oflags(flags) | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+    let how = OpenHow::new().flags(flags).mode(Mode::from_bits_truncate(mode)).resolve(beneath());
+    openat2(dir, os(name), how).map_err(errno)
+}
+
+/// Opens what `node` is a handle of, through `/proc/self/fd`. The one place where a magic link is
+/// followed: to a file that is already held, whatever its names are by now.
+pub(crate) fn reopen(proc_fd: BorrowedFd<'_>, node: BorrowedFd<'_>, flags: OFlag) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    openat2(proc_fd, link_name(node).as_str(), OpenHow::new().flags(flags)).map_err(errno)
+}
+
+/// A handle (`O_PATH`) of an open file.
+pub(crate) fn handle_of(proc_fd: BorrowedFd<'_>, file: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
+    openat2(proc_fd, link_name(file).as_str(), how).map_err(errno)
+}
+
+/// The name of a descriptor's magic link in `/proc/self/fd`.
+pub(crate) fn link_name(fd: BorrowedFd<'_>) -> String {
+    fd.as_raw_fd().to_string()
+}
+
+/// Status flags as the host takes them. `NONBLOCK` is always set: opening must never block.
+pub(crate) fn oflags(flags: OpenFlags) -> OFlag {
+    let pairs = [
+        (OpenFlags::WRONLY, OFlag::O_WRONLY),
+        (OpenFlags::RDWR, OFlag::O_RDWR),
+        (OpenFlags::TRUNC, OFlag::O_TRUNC),
+        (OpenFlags::APPEND, OFlag::O_APPEND),
+        (OpenFlags::DSYNC, OFlag::O_DSYNC),
+        (OpenFlags::DSYNC.union(OpenFlags::SYNC_BIT), OFlag::O_SYNC),
+        (OpenFlags::NOATIME, OFlag::O_NOATIME),
+    ];
+    pairs
+        .into_iter()
+        .filter(|(ours, _)| flags.contains(*ours))
+        .fold(OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK, |all, (_, host)| all | host)
+}
+
+/// `fstat(2)`, checked.
+pub(crate) fn attributes(fd: impl AsFd) -> Result<Attributes, Errno> {
+    let host = nix::sys::stat::fstat(fd).map_err(errno)?;
+    let time = |sec, nsec| Timespec { sec, nsec };
+    let stat = Stat {
+        dev: host.st_dev,
+        ino: host.st_ino,
+        nlink: host.st_nlink,
+        mode: host.st_mode,
+        uid: host.st_uid,
+        gid: host.st_gid,
+        rdev: host.st_rdev,
+        size: host.st_size,
+        blksize: host.st_blksize,
+        blocks: host.st_blocks,
+        atime: time(host.st_atime, host.st_atime_nsec),
+        mtime: time(host.st_mtime, host.st_mtime_nsec),
+        ctime: time(host.st_ctime, host.st_ctime_nsec),
+        ..Stat::default()
+    };
+    Ok(Attributes::new(stat)?)
+}
