@@ -1,6 +1,7 @@
 //! Readiness: `poll(2)` events, shared by `select(2)` and `epoll(7)`.
 
 use bitflags::bitflags;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 bitflags! {
     /// Readiness of a file, with the values of `poll.h`; `epoll` uses the same low bits.
@@ -40,4 +41,31 @@ impl PollEvents {
     pub const WRITABLE: Self = Self::OUT.union(Self::WRNORM);
     /// Reported whether asked for or not.
     pub const ALWAYS: Self = Self::ERR.union(Self::HUP);
+}
+
+bitflags! {
+    /// How an epoll item reports, in the high bits of its events (`epoll_ctl(2)`).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct EpollFlags: u32 {
+        /// Wake one of several epolls on the file.
+        const EXCLUSIVE = 1 << 28;
+        /// Keep the system awake; no effect.
+        const WAKEUP = 1 << 29;
+        /// Report once, then wait for `EPOLL_CTL_MOD`.
+        const ONESHOT = 1 << 30;
+        /// Report changes, not levels.
+        const ET = 1 << 31;
+    }
+}
+
+/// `struct epoll_event`, packed on x86-64 (`epoll_event(3type)`).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C, packed)]
+pub struct EpollEvent {
+    /// [`PollEvents`] and [`EpollFlags`].
+    pub events: u32,
+    /// The guest's own.
+    pub data: u64,
 }
