@@ -19,12 +19,23 @@
 //! (`MAP_HUGETLB`) answer `ENOMEM`, as a kernel with an empty pool does.
 #![forbid(unsafe_code)]
 
+mod advise;
 mod heap;
+mod lock;
 pub mod manager;
 mod map;
+mod proc;
 mod protect;
+mod remap;
 mod tree;
 pub mod vma;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
 
 pub use manager::{Layout, MemoryManager, MmLimits, SharedMemory, Sizes};
 pub use map::{MapArgs, MapFile};
