@@ -5,10 +5,11 @@
 //! everything. The closing line counts tests, plus one for each of the other steps.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
+use cargo_metadata::MetadataCommand;
 
 use crate::report::note;
 use crate::tidy;
@@ -66,7 +67,10 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<bool> {
     findings.iter().for_each(|finding| note(&finding.to_string()));
     tally.step("tidy", findings.is_empty());
 
-    tests(root, &mut tally)?;
+    let runsc = build_runsc(root)?;
+    tally.step("building runsc", runsc.is_some());
+
+    tests(root, runsc, &mut tally)?;
     note(&format!("{} passed, {} failed", tally.passed, tally.failed));
     Ok(tally.failed == 0)
 }
@@ -84,11 +88,24 @@ fn command(root: &Path, args: &[&str]) -> Command {
     command
 }
 
+/// Builds `runsc`; its path, for the tests that run it.
+fn build_runsc(root: &Path) -> anyhow::Result<Option<PathBuf>> {
+    if !cargo(root, &["build", "--quiet", "-p", "runsc"])? {
+        return Ok(None);
+    }
+    let metadata = MetadataCommand::new().manifest_path(root.join("Cargo.toml")).no_deps().exec()?;
+    Ok(Some(metadata.target_directory.into_std_path_buf().join("debug/runsc")))
+}
+
 /// Runs all tests, passing their output on and adding up their results.
-fn tests(root: &Path, tally: &mut Tally) -> anyhow::Result<()> {
+fn tests(root: &Path, runsc: Option<PathBuf>, tally: &mut Tally) -> anyhow::Result<()> {
     let args = ["test", "--workspace", "--no-fail-fast"];
     note(&format!("== cargo {}", args.join(" ")));
-    let mut child = command(root, &args).stdout(Stdio::piped()).spawn().context("running cargo test")?;
+    let mut test = command(root, &args);
+    if let Some(runsc) = runsc {
+        test.env("RAMPART_RUNSC", runsc);
+    }
+    let mut child = test.stdout(Stdio::piped()).spawn().context("running cargo test")?;
     let stdout = child.stdout.take().context("cargo test has no stdout")?;
     let failed_before = tally.failed;
     for line in BufReader::new(stdout).split(b'\n') {
