@@ -1,17 +1,18 @@
-//! System V semaphores and message queues of one IPC namespace (`sysvipc(7)`).
+//! System V semaphores, message queues and shared memory of one IPC namespace (`sysvipc(7)`).
 //!
 //! - [`registry`]: ids, keys, permissions; one bounded table a kind of object.
 //! - [`sem`]: semaphore sets, with `SEM_UNDO`.
 //! - [`msg`]: message queues.
+//! - [`shm`]: shared memory segments.
 //!
 //! Nothing here blocks: an operation that must wait says `EAGAIN`, and the caller waits on the object's
-//! queue. Shared memory segments live with the memory manager's shared objects and use the
-//! [`registry`] from there.
+//! queue.
 #![forbid(unsafe_code)]
 
 pub mod msg;
 pub mod registry;
 pub mod sem;
+pub mod shm;
 
 /// Results of IPC calls: what a guest sees.
 pub type Result<T> = core::result::Result<T, abi::Errno>;
