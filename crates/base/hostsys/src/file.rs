@@ -11,7 +11,8 @@ mod raw;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use abi::Errno;
-use abi::fs::StatFs;
+use abi::fs::{Stat, StatFs};
+use abi::time::Timespec;
 
 /// Most descriptors in one message received.
 pub const MAX_FDS: usize = 4;
@@ -97,6 +98,33 @@ pub fn list_xattr(file: BorrowedFd<'_>, max: usize) -> Result<Vec<u8>, Errno> {
 /// `fremovexattr(2)`.
 pub fn remove_xattr(file: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     raw::fremovexattr(file, &c_string(name)?)
+}
+
+/// `fstat(2)`; works on an `O_PATH` descriptor too.
+pub fn stat(file: BorrowedFd<'_>) -> Result<Stat, Errno> {
+    let host = nix::sys::stat::fstat(file).map_err(raw::errno)?;
+    let time = |sec, nsec| Timespec { sec, nsec };
+    Ok(Stat {
+        dev: host.st_dev,
+        ino: host.st_ino,
+        nlink: host.st_nlink,
+        mode: host.st_mode,
+        uid: host.st_uid,
+        gid: host.st_gid,
+        rdev: host.st_rdev,
+        size: host.st_size,
+        blksize: host.st_blksize,
+        blocks: host.st_blocks,
+        atime: time(host.st_atime, host.st_atime_nsec),
+        mtime: time(host.st_mtime, host.st_mtime_nsec),
+        ctime: time(host.st_ctime, host.st_ctime_nsec),
+        ..Stat::default()
+    })
+}
+
+/// Writes at the end of a file, whatever flags it was opened with (`pwritev2(2)`, `RWF_APPEND`).
+pub fn append(file: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    raw::append(file, bytes)
 }
 
 /// `fstatfs(2)`.

@@ -176,6 +176,11 @@ pub enum Request<'a> {
         /// Of what.
         node: NodeId,
     },
+    /// `syncfs(2)`. Answered by `Done`.
+    SyncFs {
+        /// A node on it.
+        node: NodeId,
+    },
     /// The client is done with these nodes. Unknown ones are passed over. Answered by `Done`.
     Close {
         /// At most [`MAX_CLOSE`] nodes.
@@ -209,11 +214,12 @@ pub enum RequestKind {
     RemoveXattr,
     Fsync,
     Close,
+    SyncFs,
 }
 
 impl RequestKind {
     /// Every kind, in the order of their numbers, which begin at 1.
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Mount,
         Self::WalkStat,
         Self::Stat,
@@ -235,6 +241,7 @@ impl RequestKind {
         Self::RemoveXattr,
         Self::Fsync,
         Self::Close,
+        Self::SyncFs,
     ];
 
     fn from_raw(raw: u16) -> Result<Self, ProtoError> {
@@ -270,6 +277,7 @@ impl<'a> Request<'a> {
             Self::RemoveXattr { .. } => RequestKind::RemoveXattr,
             Self::Fsync { .. } => RequestKind::Fsync,
             Self::Close { .. } => RequestKind::Close,
+            Self::SyncFs { .. } => RequestKind::SyncFs,
         }
     }
 
@@ -303,7 +311,8 @@ impl<'a> Request<'a> {
             | Self::Readlink { node }
             | Self::StatFs { node }
             | Self::ListXattr { node }
-            | Self::Fsync { node } => w.value(&node.0),
+            | Self::Fsync { node }
+            | Self::SyncFs { node } => w.value(&node.0),
             Self::SetStat { node, changes } => {
                 w.value(&node.0);
                 changes.write(w);
@@ -401,6 +410,7 @@ impl<'a> Request<'a> {
             RequestKind::StatFs => Self::StatFs { node: NodeId::read(r)? },
             RequestKind::ListXattr => Self::ListXattr { node: NodeId::read(r)? },
             RequestKind::Fsync => Self::Fsync { node: NodeId::read(r)? },
+            RequestKind::SyncFs => Self::SyncFs { node: NodeId::read(r)? },
             RequestKind::SetStat => Self::SetStat { node: NodeId::read(r)?, changes: SetAttr::read(r)? },
             RequestKind::Open => Self::Open { node: NodeId::read(r)?, flags: open_flags(r)? },
             RequestKind::Readdir => {

@@ -130,6 +130,7 @@ proptest! {
             Request::RemoveXattr { node, name: name.as_bytes() },
             Request::Fsync { node },
             Request::Close { nodes: vec![node, dir] },
+            Request::SyncFs { node },
         ];
         for (index, request) in all.into_iter().enumerate() {
             prop_assert_eq!(request.kind() as usize, index + 1);

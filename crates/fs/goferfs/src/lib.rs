@@ -1,2 +1,32 @@
-//! The file system whose inodes live behind a Gofer connection.
+//! The file system whose inodes live behind a connection to a Gofer.
+//!
+//! Metadata goes by [`gofer_proto`] requests over a [`Client`]; data does not: opening a file brings a
+//! host descriptor, which is read, written and mapped directly.
+//!
+//! Neighbours: `vfs` walks and caches dentries; `gofer` is the other end; `memmap` takes the donated
+//! descriptors to the platform.
+//!
+//! # What is cached
+//!
+//! Dentries are `vfs`'s, where the mount is [exclusive](MountOptions::exclusive). Attributes are kept
+//! here on exclusive mounts, until anything is changed through the mount ([`GoferFs`] counts changes)
+//! or the file is opened; those of an open file are the host's, asked by `fstat(2)`, not by message.
+//!
+//! # Deliberately absent, or missing
+//!
+//! - The batched walk of the protocol: `vfs` asks for one name at a time.
+//! - `O_TMPFILE`.
+//! - `--directfs`: the Sentry holds no directory descriptor.
 #![forbid(unsafe_code)]
+
+mod client;
+mod convert;
+mod file;
+mod fs;
+mod host;
+mod inode;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, SocketTransport, Transport};
+pub use fs::{GoferFs, MountOptions};

@@ -1,6 +1,6 @@
 //! Attributes: `SetStat`, `Fsync`, `Readlink`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use abi::Errno;
@@ -9,7 +9,7 @@ use gofer_proto::{MAX_TARGET, NodeId, Response, SetAttr, SetTime};
 use nix::fcntl::{AtFlags, OFlag, readlinkat};
 use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmodat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchownat, fsync, ftruncate};
+use nix::unistd::{Gid, Uid, fchownat, fsync, ftruncate, syncfs};
 
 use crate::host;
 use crate::node::Node;
@@ -64,14 +64,22 @@ impl Connection<'_> {
     }
 
     pub(crate) fn fsync(&self, id: NodeId) -> Result<Response, Errno> {
+        fsync(self.open_to_sync(id)?).map_err(host::errno)?;
+        Ok(Response::Done)
+    }
+
+    pub(crate) fn sync_fs(&self, id: NodeId) -> Result<Response, Errno> {
+        syncfs(self.open_to_sync(id)?).map_err(host::errno)?;
+        Ok(Response::Done)
+    }
+
+    fn open_to_sync(&self, id: NodeId) -> Result<OwnedFd, Errno> {
         let node = self.node(id)?;
         match node.file_type() {
             FileType::Regular | FileType::Directory => {}
             _ => return Err(Errno::EINVAL),
         }
-        let file = host::reopen(self.proc_fd(), node.as_fd(), OFlag::O_RDONLY)?;
-        fsync(&file).map_err(host::errno)?;
-        Ok(Response::Done)
+        host::reopen(self.proc_fd(), node.as_fd(), OFlag::O_RDONLY)
     }
 
     pub(crate) fn readlink(&self, id: NodeId) -> Result<Response, Errno> {

@@ -5,8 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use abi::Errno;
-use abi::fs::{OpenFlags, Stat};
-use abi::time::Timespec;
+use abi::fs::OpenFlags;
 use gofer_proto::{Attributes, Name};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
@@ -81,23 +80,5 @@ pub(crate) fn oflags(flags: OpenFlags) -> OFlag {
 
 /// `fstat(2)`, checked.
 pub(crate) fn attributes(fd: impl AsFd) -> Result<Attributes, Errno> {
-    let host = nix::sys::stat::fstat(fd).map_err(errno)?;
-    let time = |sec, nsec| Timespec { sec, nsec };
-    let stat = Stat {
-        dev: host.st_dev,
-        ino: host.st_ino,
-        nlink: host.st_nlink,
-        mode: host.st_mode,
-        uid: host.st_uid,
-        gid: host.st_gid,
-        rdev: host.st_rdev,
-        size: host.st_size,
-        blksize: host.st_blksize,
-        blocks: host.st_blocks,
-        atime: time(host.st_atime, host.st_atime_nsec),
-        mtime: time(host.st_mtime, host.st_mtime_nsec),
-        ctime: time(host.st_ctime, host.st_ctime_nsec),
-        ..Stat::default()
-    };
-    Ok(Attributes::new(stat)?)
+    Ok(Attributes::new(hostsys::file::stat(fd.as_fd())?)?)
 }

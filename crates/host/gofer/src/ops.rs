@@ -94,6 +94,7 @@ impl<'s> Connection<'s> {
             Request::ListXattr { node } => self.list_xattr(node),
             Request::RemoveXattr { node, name } => self.remove_xattr(node, name),
             Request::Fsync { node } => self.fsync(node),
+            Request::SyncFs { node } => self.sync_fs(node),
             Request::Close { ref nodes } => {
                 self.close(nodes);
                 Ok(Response::Done)

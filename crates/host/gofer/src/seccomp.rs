@@ -79,6 +79,7 @@ pub static RULES: &[Rule] = rules! {
     SYS_ftruncate => "size of a node";
     SYS_utimensat => "times of a node";
     SYS_fsync => "Fsync";
+    SYS_syncfs => "SyncFs";
     SYS_mkdirat => "Mkdir";
     SYS_mknodat => "Mknod, never of a device", &[
         &[check(2, TYPE, libc::S_IFIFO)],

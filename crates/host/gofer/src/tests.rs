@@ -570,6 +570,7 @@ fn a_locked_in_gofer_answers_everything() {
         Request::ListXattr { node },
         Request::RemoveXattr { node, name: b"user.a" },
         Request::Fsync { node },
+        Request::SyncFs { node: dir },
         Request::Close { nodes: vec![node] },
     ];
     for request in &requests {

@@ -80,6 +80,13 @@ pub(super) fn getdents64(dir: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize
     length(result as isize)
 }
 
+pub(super) fn append(file: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: the one part is readable for its length, and a write does not change it.
+    let result = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const part, 1, 0, libc::RWF_APPEND) };
+    length(result)
+}
+
 pub(super) fn fgetxattr(file: BorrowedFd<'_>, name: &CStr, value: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: the name ends in a NUL; the value is writable for its length.
     let result =
@@ -122,6 +129,6 @@ fn length(result: isize) -> Result<usize, Errno> {
     usize::try_from(result).map_err(|_| errno(nix::Error::last()))
 }
 
-fn errno(error: nix::Error) -> Errno {
+pub(super) fn errno(error: nix::Error) -> Errno {
     Errno::from_raw(error as i32).unwrap_or(Errno::EIO)
 }
