@@ -105,6 +105,13 @@ impl MemoryManager {
         Ok((Source::File { file, offset }, backing))
     }
 
+    /// Where `mmap` would put `len` bytes with this hint. Nothing keeps the range free: for the loader,
+    /// while nobody else maps.
+    pub fn free_range(&self, hint: UserAddr, len: u64) -> Result<UserAddr, Errno> {
+        let len = page_up(len).ok_or(Errno::ENOMEM)?;
+        self.with(|state, _| state.find_free(hint.0, len, false)).map(UserAddr)
+    }
+
     /// `munmap(2)`.
     pub fn munmap(&self, addr: UserAddr, len: u64) -> Result<(), Errno> {
         self.with(|state, space| {
