@@ -19,8 +19,7 @@ const TOOLS: &[(&str, &str)] = &[("gcc", "gcc"), ("busybox", "busybox-static")];
 
 /// What clippy refuses; its other warnings are shown and counted, not fatal. The lints that are
 /// about soundness (`undocumented_unsafe_blocks`, `todo`…) are `deny` in the workspace manifest.
-const REFUSED: &[&str] =
-    &["clippy::correctness", "clippy::suspicious", "unused_must_use", "unconditional_recursion"];
+const REFUSED: &[&str] = &["clippy::correctness", "unused_must_use", "unconditional_recursion"];
 
 /// What has been counted so far.
 #[derive(Debug, Default, PartialEq, Eq)]
