@@ -30,6 +30,11 @@ mod script;
 mod segments;
 mod stack;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 pub use args::{Arguments, MAX_STRING};
 pub use aux::{CpuFacts, Ids};
 pub use error::LoadError;
