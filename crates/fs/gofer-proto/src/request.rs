@@ -56,6 +56,16 @@ pub enum Request<'a> {
         /// Whose it is.
         owner: Ownership,
     },
+    /// Creates a regular file without a name, which `Link` may give it (`O_TMPFILE`), and opens it for
+    /// reading and writing. Answered by `Node`, with a descriptor.
+    CreateUnnamed {
+        /// On whose file system.
+        dir: NodeId,
+        /// Permission bits.
+        mode: u32,
+        /// Whose it is.
+        owner: Ownership,
+    },
     /// `mkdir(2)`. Answered by `Node`.
     Mkdir {
         /// Where.
@@ -215,11 +225,12 @@ pub enum RequestKind {
     Fsync,
     Close,
     SyncFs,
+    CreateUnnamed,
 }
 
 impl RequestKind {
     /// Every kind, in the order of their numbers, which begin at 1.
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::Mount,
         Self::WalkStat,
         Self::Stat,
@@ -242,6 +253,7 @@ impl RequestKind {
         Self::Fsync,
         Self::Close,
         Self::SyncFs,
+        Self::CreateUnnamed,
     ];
 
     fn from_raw(raw: u16) -> Result<Self, ProtoError> {
@@ -278,6 +290,7 @@ impl<'a> Request<'a> {
             Self::Fsync { .. } => RequestKind::Fsync,
             Self::Close { .. } => RequestKind::Close,
             Self::SyncFs { .. } => RequestKind::SyncFs,
+            Self::CreateUnnamed { .. } => RequestKind::CreateUnnamed,
         }
     }
 
@@ -352,6 +365,11 @@ impl<'a> Request<'a> {
                 w.value(&dir.0);
                 w.name(*name)?;
                 w.value(&flags.bits());
+                w.value(mode);
+                owner.write(w);
+            }
+            Self::CreateUnnamed { dir, mode, owner } => {
+                w.value(&dir.0);
                 w.value(mode);
                 owner.write(w);
             }
@@ -440,6 +458,11 @@ impl<'a> Request<'a> {
                 dir: NodeId::read(r)?,
                 name: r.name()?,
                 flags: open_flags(r)?,
+                mode: permissions(r.value()?)?,
+                owner: Ownership::read(r)?,
+            },
+            RequestKind::CreateUnnamed => Self::CreateUnnamed {
+                dir: NodeId::read(r)?,
                 mode: permissions(r.value()?)?,
                 owner: Ownership::read(r)?,
             },

@@ -105,12 +105,12 @@ proptest! {
         value in proptest::collection::vec(any::<u8>(), 0..300),
     ) {
         let (node, dir) = (NodeId(a), NodeId(b));
-        let (name, other) = (Name::new(&n).unwrap(), Name::new(&m).unwrap());
+        let (name, other) = (Name::new(&n).expect("valid"), Name::new(&m).expect("valid"));
         let owner = Ownership { uid, gid };
         let flags = OpenFlags::RDWR | OpenFlags::TRUNC;
         let all = [
             Request::Mount { index: uid },
-            Request::WalkStat { dir, names: names.iter().map(|n| Name::new(n).unwrap()).collect() },
+            Request::WalkStat { dir, names: names.iter().map(|n| Name::new(n).expect("valid")).collect() },
             Request::Stat { node },
             Request::SetStat { node, changes },
             Request::Open { node, flags },
@@ -131,6 +131,7 @@ proptest! {
             Request::Fsync { node },
             Request::Close { nodes: vec![node, dir] },
             Request::SyncFs { node },
+            Request::CreateUnnamed { dir, mode, owner },
         ];
         for (index, request) in all.into_iter().enumerate() {
             prop_assert_eq!(request.kind() as usize, index + 1);
@@ -141,7 +142,7 @@ proptest! {
     #[test]
     fn responses_round_trip(response in response(), id: u64) {
         let mut bytes = Vec::new();
-        response.encode(id, &mut bytes).unwrap();
+        response.encode(id, &mut bytes).expect("valid");
         prop_assert!(bytes.len() <= MAX_MESSAGE);
         prop_assert_eq!(Response::decode(&bytes), Ok((id, response)));
     }
@@ -183,8 +184,8 @@ fn names_that_could_leave_a_directory_are_refused() {
 #[test]
 fn a_walk_with_a_bad_name_is_refused_whole() {
     let mut bytes = Vec::new();
-    let names = vec![Name::new(b"ab").unwrap(), Name::new(b"xy").unwrap()];
-    Request::WalkStat { dir: NodeId(1), names }.encode(1, &mut bytes).unwrap();
+    let names = vec![Name::new(b"ab").expect("valid"), Name::new(b"xy").expect("valid")];
+    Request::WalkStat { dir: NodeId(1), names }.encode(1, &mut bytes).expect("valid");
     let end = bytes.len();
     bytes[end - 2..].copy_from_slice(b"..");
     assert_eq!(Request::decode(&bytes), Err(ProtoError::BadName));
@@ -195,8 +196,8 @@ fn lists_are_bounded_on_both_sides() {
     let mut bytes = Vec::new();
     let nodes = vec![NodeId(1); MAX_CLOSE + 1];
     assert_eq!(Request::Close { nodes }.encode(1, &mut bytes), Err(ProtoError::TooLong("close")));
-    let names = vec![Name::new(b"a").unwrap(); MAX_WALK];
-    Request::WalkStat { dir: NodeId(1), names }.encode(1, &mut bytes).unwrap();
+    let names = vec![Name::new(b"a").expect("valid"); MAX_WALK];
+    Request::WalkStat { dir: NodeId(1), names }.encode(1, &mut bytes).expect("valid");
     bytes[24..28].copy_from_slice(&(MAX_WALK as u32 + 1).to_ne_bytes());
     assert_eq!(Request::decode(&bytes), Err(ProtoError::TooLong("walk")));
 }
@@ -210,7 +211,7 @@ fn creation_flags_and_path_handles_are_refused() {
         OpenFlags::WRONLY | OpenFlags::RDWR,
     ] {
         let mut bytes = Vec::new();
-        Request::Open { node: NodeId(1), flags }.encode(1, &mut bytes).unwrap();
+        Request::Open { node: NodeId(1), flags }.encode(1, &mut bytes).expect("valid");
         assert_eq!(Request::decode(&bytes), Err(ProtoError::BadValue("open flags")));
     }
 }
@@ -220,12 +221,12 @@ fn device_nodes_cannot_be_asked_for() {
     let mut bytes = Vec::new();
     Request::Mknod {
         dir: NodeId(1),
-        name: Name::new(b"sda").unwrap(),
+        name: Name::new(b"sda").expect("valid"),
         file_type: FileType::BlockDevice,
         mode: 0o600,
         owner: Ownership { uid: 0, gid: 0 },
     }
     .encode(1, &mut bytes)
-    .unwrap();
+    .expect("valid");
     assert_eq!(Request::decode(&bytes), Err(ProtoError::BadValue("file type")));
 }

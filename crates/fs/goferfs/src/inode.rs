@@ -143,8 +143,13 @@ impl GoferInode {
             mode: u32::from(node.perm.bits()),
             owner: Ownership { uid: node.uid, gid: node.gid },
         };
+        self.create_open(&request)
+    }
+
+    /// A request that makes a regular file and brings its descriptor.
+    fn create_open(&self, request: &Request<'_>) -> Result<Arc<dyn Inode>, Errno> {
         let before = self.fs.changes();
-        let made = self.fs.client().call(&request);
+        let made = self.fs.client().call(request);
         let changes = self.fs.changed(before);
         let (Response::Node(found), Some(fd)) = made? else { return Err(Errno::EIO) };
         let inode = self.fs.adopt(found, changes);
@@ -215,6 +220,12 @@ impl Inode for GoferInode {
             // A guest makes no devices on the host.
             FileType::CharDevice | FileType::BlockDevice | FileType::Symlink => Err(Errno::EPERM),
         }
+    }
+
+    fn create_unnamed(&self, node: &NewNode) -> Result<Arc<dyn Inode>, Errno> {
+        let owner = Ownership { uid: node.uid, gid: node.gid };
+        let mode = u32::from(node.perm.bits());
+        self.create_open(&Request::CreateUnnamed { dir: self.node, mode, owner })
     }
 
     fn symlink(&self, name: &[u8], target: &[u8], uid: u32, gid: u32) -> Result<Arc<dyn Inode>, Errno> {

@@ -12,10 +12,16 @@
 //! here on exclusive mounts, until anything is changed through the mount ([`GoferFs`] counts changes)
 //! or the file is opened; those of an open file are the host's, asked by `fstat(2)`, not by message.
 //!
+//! # Host system calls
+//!
+//! `sendmsg`, `recvmsg` and `close`; on donated descriptors `pread64`, `pwrite64`, `pwritev2`, `fstat`,
+//! `lseek`, `fsync`, `fdatasync` and `fallocate`. The Sentry's filter must let these through.
+//!
 //! # Deliberately absent, or missing
 //!
 //! - The batched walk of the protocol: `vfs` asks for one name at a time.
-//! - `O_TMPFILE`.
+//! - Which path a mapped file has: `vfs` knows it.
+//! - Extended attributes outside `user.`: the Gofer has none.
 //! - `--directfs`: the Sentry holds no directory descriptor.
 #![forbid(unsafe_code)]
 

@@ -223,6 +223,24 @@ fn an_unlinked_file_can_still_be_opened_and_changed() {
     bed.end();
 }
 
+#[test]
+fn an_unnamed_file_can_be_given_a_name() {
+    let bed = Bed::new(true);
+    let root = bed.fs.root();
+    let inode = match root.create_unnamed(&new_node(FileType::Regular, 0o600)) {
+        // A temporary directory on a file system without them.
+        Err(Errno::EOPNOTSUPP) => return,
+        other => other.expect("creates"),
+    };
+    assert_eq!(inode.attr().expect("attr").nlink, 0);
+    let file = open(&inode, OpenFlags::RDWR);
+    assert_eq!(write(&file, 0, b"text"), Ok(4));
+    assert_eq!(root.link(b"named", &inode), Ok(()));
+    assert_eq!(std::fs::read(bed.path("named")).expect("read"), b"text");
+    drop((root, inode, file));
+    bed.end();
+}
+
 #[derive(Default)]
 struct Names {
     names: Vec<Vec<u8>>,

@@ -39,6 +39,14 @@ impl Connection<'_> {
         Ok((Response::Node(node), Some(file)))
     }
 
+    pub(crate) fn create_unnamed(&self, dir: NodeId, mode: u32, owner: Ownership) -> Answer {
+        let dir = self.writable_dir(dir)?;
+        let file = host::create_unnamed(dir.as_fd(), mode)?;
+        let handle = host::handle_of(self.proc_fd(), file.as_fd())?;
+        let node = self.finish_new(&dir, handle, FileType::Regular, mode, owner)?;
+        Ok((Response::Node(node), Some(file)))
+    }
+
     pub(crate) fn mkdir(
         &self,
         dir: NodeId,

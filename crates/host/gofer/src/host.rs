@@ -25,13 +25,25 @@ fn beneath() -> ResolveFlag {
     ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS
 }
 
-/// A handle of the entry `name` of `dir`; of the link itself when it is a symbolic link.
+/// How often a lookup that raced with a rename is tried again.
+const RACE_RETRIES: usize = 8;
+
+/// A handle of the entry `name` of `dir`; of the link itself when it is a symbolic link. `ENOENT` when
+/// the entry was found, but had left the directory before the host looked whether it is beneath.
 pub(crate) fn open_child(dir: BorrowedFd<'_>, name: Name<'_>) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat2(dir, os(name), OpenHow::new().flags(flags).resolve(beneath())).map_err(errno)
+    let how = OpenHow::new().flags(flags).resolve(beneath());
+    for _ in 0..RACE_RETRIES {
+        match openat2(dir, os(name), how) {
+            Err(nix::Error::EXDEV | nix::Error::EAGAIN) => {}
+            other => return other.map_err(errno),
+        }
+    }
+    Err(Errno::ENOENT)
 }
 
-/// Creates and opens a regular file that does not exist.
+/// Creates and opens a regular file that does not exist. One name that must not exist leads nowhere
+/// else, so `RESOLVE_BENEATH` is left out: it would fail, the file made, when that is moved at once.
 pub(crate) fn create_child(
     dir: BorrowedFd<'_>,
     name: Name<'_>,
@@ -39,8 +51,16 @@ pub(crate) fn create_child(
     mode: u32,
 ) -> Result<OwnedFd, Errno> {
     let flags = oflags(flags) | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-    let how = OpenHow::new().flags(flags).mode(Mode::from_bits_truncate(mode)).resolve(beneath());
+    let resolve = ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    let how = OpenHow::new().flags(flags).mode(Mode::from_bits_truncate(mode)).resolve(resolve);
     openat2(dir, os(name), how).map_err(errno)
+}
+
+/// Creates and opens a regular file without a name on the file system of `dir`.
+pub(crate) fn create_unnamed(dir: BorrowedFd<'_>, mode: u32) -> Result<OwnedFd, Errno> {
+    let flags = oflags(OpenFlags::RDWR) | OFlag::O_TMPFILE;
+    let how = OpenHow::new().flags(flags).mode(Mode::from_bits_truncate(mode)).resolve(beneath());
+    openat2(dir, ".", how).map_err(errno)
 }
 
 /// Opens what `node` is a handle of, through `/proc/self/fd`. The one place where a magic link is

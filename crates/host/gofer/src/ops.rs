@@ -62,6 +62,7 @@ impl<'s> Connection<'s> {
             Request::Create { dir, name, flags, mode, owner } => {
                 self.create(*dir, *name, *flags, *mode, *owner)
             }
+            Request::CreateUnnamed { dir, mode, owner } => self.create_unnamed(*dir, *mode, *owner),
             other => self.plain(other).map(|response| (response, None)),
         };
         answer.unwrap_or_else(|errno| (Response::Error(errno), None))
@@ -99,7 +100,9 @@ impl<'s> Connection<'s> {
                 self.close(nodes);
                 Ok(Response::Done)
             }
-            Request::Open { .. } | Request::Create { .. } => Err(Errno::EINVAL),
+            Request::Open { .. } | Request::Create { .. } | Request::CreateUnnamed { .. } => {
+                Err(Errno::EINVAL)
+            }
         }
     }
 
