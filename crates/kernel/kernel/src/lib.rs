@@ -1,2 +1,34 @@
 //! Tasks, thread groups, sessions, namespaces, and the life of a trap.
+//!
+//! - [`kernel`]: [`Kernel`], given its parts, and the start of the first process.
+//! - [`table`]: ids, parents, process groups, sessions: the process tree under one lock.
+//! - [`task`]: [`Task`], a guest thread; how it blocks.
+//! - [`group`]: [`ThreadGroup`], a process.
+//! - [`trap`]: the life of a trap: dispatch, signals, resumption.
+//! - [`send`] and [`deliver`]: signals on their way in and out.
+//! - [`clone`](mod@clone), [`exec`], [`exit`], [`wait`], [`job`]: the calls of those names.
+//!
+//! Not here yet: pid namespaces below the first, ptrace, core dumps, POSIX timers.
 #![forbid(unsafe_code)]
+
+pub mod clone;
+pub mod deliver;
+pub mod exec;
+pub mod exit;
+pub mod group;
+pub mod job;
+pub mod kernel;
+pub mod send;
+pub mod slots;
+pub mod table;
+pub mod task;
+pub mod trap;
+pub mod wait;
+
+pub use clone::CloneRequest;
+pub use exec::NewProgram;
+pub use group::ThreadGroup;
+pub use kernel::{FirstProcess, Kernel, Parts, SyscallTable};
+pub use slots::{FileTable, FsView, Terminal};
+pub use task::{BlockError, Task};
+pub use wait::{WaitTarget, Waited};

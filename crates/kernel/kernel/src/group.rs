@@ -1,0 +1,151 @@
+//! [`ThreadGroup`]: a process, as its threads share it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use abi::limits::{Limits, Resource, Rlimit};
+use abi::process::WaitStatus;
+use abi::signal::Signal;
+use signal::{Actions, SignalQueue};
+use sync::wait::WaitQueue;
+use sync::{Mutex, order};
+
+use crate::slots::Terminal;
+
+/// Actions, shared by tasks cloned with `CLONE_SIGHAND`.
+pub(crate) type SharedActions = Arc<Mutex<order::SignalHandlers, Actions>>;
+
+/// A process. Its place in the tree is in the kernel's table.
+pub struct ThreadGroup {
+    tgid: i32,
+    actions: Mutex<order::Leaf, SharedActions>,
+    pub(crate) queue: Mutex<order::TaskSignals, SignalQueue>,
+    limits: Mutex<order::Leaf, Limits>,
+    pub(crate) life: Mutex<order::Leaf, Life>,
+    /// `life.ending` is set; read at every trap.
+    pub(crate) ending: AtomicBool,
+    /// Woken when a child ends, stops or goes on.
+    pub(crate) child_events: WaitQueue,
+    /// Woken when a signal arrives (`signalfd`).
+    pub(crate) signal_events: WaitQueue,
+    /// Woken when the process has ended (`pidfd`) or a thread has left it.
+    pub(crate) end_events: WaitQueue,
+    terminal: Mutex<order::Leaf, Option<Arc<dyn Terminal>>>,
+}
+
+/// Ending and stopping.
+#[derive(Default)]
+pub(crate) struct Life {
+    /// How the whole process is ending.
+    pub(crate) ending: Option<WaitStatus>,
+    /// It is over.
+    pub(crate) ended: Option<WaitStatus>,
+    /// Stopped by this signal.
+    pub(crate) stopped: Option<Signal>,
+    /// A thread is executing a program: the others must end.
+    pub(crate) exec_by: Option<i32>,
+}
+
+impl ThreadGroup {
+    /// A process that is in no table yet.
+    pub(crate) fn new(tgid: i32, actions: Actions, limits: Limits) -> Arc<Self> {
+        Self::with_actions(tgid, Arc::new(Mutex::new(actions)), limits)
+    }
+
+    pub(crate) fn with_actions(tgid: i32, actions: SharedActions, limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            tgid,
+            actions: Mutex::new(actions),
+            queue: Mutex::default(),
+            limits: Mutex::new(limits),
+            life: Mutex::default(),
+            ending: AtomicBool::new(false),
+            child_events: WaitQueue::new(),
+            signal_events: WaitQueue::new(),
+            end_events: WaitQueue::new(),
+            terminal: Mutex::new(None),
+        })
+    }
+
+    /// Its id.
+    pub fn tgid(&self) -> i32 {
+        self.tgid
+    }
+
+    /// The actions' lock, as shared with `CLONE_SIGHAND`.
+    pub(crate) fn actions(&self) -> SharedActions {
+        Arc::clone(&self.actions.lock())
+    }
+
+    /// Gives the group actions of its own (`exec`).
+    pub(crate) fn unshare_actions(&self, own: Actions) {
+        let old = std::mem::replace(&mut *self.actions.lock(), Arc::new(Mutex::new(own)));
+        drop(old);
+    }
+
+    /// One limit.
+    pub fn limit(&self, resource: Resource) -> Rlimit {
+        self.limits.lock().of(resource)
+    }
+
+    /// All limits.
+    pub fn limits(&self) -> Limits {
+        self.limits.lock().clone()
+    }
+
+    /// Sets one limit and returns the old one. `EINVAL` when soft is above hard, `EPERM` when the hard
+    /// limit would rise and `may_raise` is false.
+    pub fn set_limit(&self, resource: Resource, new: Rlimit, may_raise: bool) -> Result<Rlimit, abi::Errno> {
+        if new.cur > new.max {
+            return Err(abi::Errno::EINVAL);
+        }
+        let mut limits = self.limits.lock();
+        let old = limits.of(resource);
+        if new.max > old.max && !may_raise {
+            return Err(abi::Errno::EPERM);
+        }
+        limits.set(resource, new);
+        Ok(old)
+    }
+
+    /// How it ended, once it has.
+    pub fn ended(&self) -> Option<WaitStatus> {
+        self.life.lock().ended
+    }
+
+    /// Is it on its way out?
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
+    /// The signal that stopped it, while stopped.
+    pub fn stopped(&self) -> Option<Signal> {
+        self.life.lock().stopped
+    }
+
+    /// Woken when the process has ended (what a pidfd polls).
+    pub fn end_events(&self) -> &WaitQueue {
+        &self.end_events
+    }
+
+    /// Woken when a child changes state.
+    pub fn child_events(&self) -> &WaitQueue {
+        &self.child_events
+    }
+
+    /// Woken when a signal becomes pending (what a signalfd polls).
+    pub fn signal_events(&self) -> &WaitQueue {
+        &self.signal_events
+    }
+
+    /// The controlling terminal.
+    pub fn terminal(&self) -> Option<Arc<dyn Terminal>> {
+        self.terminal.lock().clone()
+    }
+
+    /// Sets or drops the controlling terminal.
+    pub fn set_terminal(&self, terminal: Option<Arc<dyn Terminal>>) {
+        let old = std::mem::replace(&mut *self.terminal.lock(), terminal);
+        drop(old);
+    }
+}

@@ -1,0 +1,171 @@
+//! [`Kernel`]: one sandbox's kernel, put together from parts it is given.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Instant;
+
+use abi::limits::Limits;
+use abi::process::WaitStatus;
+use abi::{Errno, SysResult};
+use cred::Credentials;
+use mm::MemoryManager;
+use platform::{GuestThread, NewThread, Platform, Registers, SyscallTrap};
+use sync::wait::WaitQueue;
+use sync::{Mutex, order};
+
+use crate::group::ThreadGroup;
+use crate::slots::{FileTable, FsView};
+use crate::table::Table;
+use crate::task::{Task, TaskSeed};
+
+/// What answers system calls; implemented by `syscalls`.
+pub trait SyscallTable: Send + Sync {
+    /// Carries out one call of `task`, whose guest side is `thread`.
+    fn dispatch(&self, task: &Arc<Task>, thread: &mut dyn GuestThread, call: SyscallTrap) -> SysResult<u64>;
+
+    /// The guest's own seccomp filters, before the call: `Some` is its result instead of the call.
+    fn seccomp(&self, task: &Arc<Task>, call: &SyscallTrap) -> Option<SysResult<u64>> {
+        let _ = (task, call);
+        None
+    }
+}
+
+/// What a kernel is made of.
+pub struct Parts {
+    /// The backend.
+    pub platform: Arc<dyn Platform>,
+    /// The system calls.
+    pub syscalls: Arc<dyn SyscallTable>,
+    /// Most tasks at once (the container's pids limit); at most 32768.
+    pub max_tasks: usize,
+}
+
+/// The first process of a container.
+pub struct FirstProcess {
+    /// Its memory, loaded.
+    pub mm: Arc<MemoryManager>,
+    /// Its registers at the entry.
+    pub registers: Registers,
+    /// Descriptors.
+    pub fds: Arc<dyn FileTable>,
+    /// Root and working directory.
+    pub fs: Arc<dyn FsView>,
+    /// Credentials.
+    pub cred: Arc<Credentials>,
+    /// Limits.
+    pub limits: Limits,
+    /// Short name (`comm`).
+    pub name: Vec<u8>,
+    /// Is it to be process 1, or does it join (`exec` of the runtime)?
+    pub init: bool,
+}
+
+/// The kernel of a sandbox.
+pub struct Kernel {
+    platform: Arc<dyn Platform>,
+    syscalls: Arc<dyn SyscallTable>,
+    started: Instant,
+    pub(crate) max_tasks: usize,
+    pub(crate) table: Mutex<order::Tasks, Table>,
+    /// Woken with every process that ends and has no parent to tell.
+    pub(crate) ended: WaitQueue,
+    live: AtomicI32,
+}
+
+impl Kernel {
+    /// A kernel without processes.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            platform: parts.platform,
+            syscalls: parts.syscalls,
+            started: Instant::now(),
+            max_tasks: parts.max_tasks.clamp(1, 32768),
+            table: Mutex::new(Table::default()),
+            ended: WaitQueue::new(),
+            live: AtomicI32::new(0),
+        })
+    }
+
+    /// The backend.
+    pub fn platform(&self) -> &Arc<dyn Platform> {
+        &self.platform
+    }
+
+    /// The system calls.
+    pub fn syscalls(&self) -> &Arc<dyn SyscallTable> {
+        &self.syscalls
+    }
+
+    /// When the sandbox was made: zero of its `CLOCK_BOOTTIME`.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Tasks alive.
+    pub fn live_tasks(&self) -> i32 {
+        self.live.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn count_live(&self, change: i32) {
+        self.live.fetch_add(change, Ordering::SeqCst);
+    }
+
+    /// Notified when a process without a parent has ended; then ask [`Kernel::reap_orphan`].
+    pub fn ended(&self) -> &WaitQueue {
+        &self.ended
+    }
+
+    /// Starts a process that no guest process is the parent of. Returns its group; its end shows in
+    /// [`ThreadGroup::ended`] and is taken with [`reap_orphan`](Self::reap_orphan).
+    pub fn start_process(self: &Arc<Self>, first: FirstProcess) -> Result<Arc<ThreadGroup>, Errno> {
+        let tid = self.table.lock().allocate(self.max_tasks).ok_or(Errno::EAGAIN)?;
+        let group = ThreadGroup::new(tid, signal::Actions::default(), first.limits);
+        let seed = TaskSeed {
+            mm: Arc::clone(&first.mm),
+            fds: first.fds,
+            fs: first.fs,
+            cred: first.cred,
+            name: first.name,
+        };
+        let task = Task::new(self, &group, tid, seed);
+        {
+            let mut table = self.table.lock();
+            if first.init || !table.groups.contains_key(&1) {
+                table.init = tid;
+            }
+            table.add_process(&group, &task, 0, tid, tid, None);
+        }
+        self.count_live(1);
+        let thread =
+            NewThread { registers: first.registers, fp_state: None, handler: task.clone(), clear_tid: 0 };
+        if let Err(error) = self.platform.spawn(first.mm.space(), thread) {
+            self.table.lock().forget(tid);
+            self.count_live(-1);
+            return Err(error.into());
+        }
+        Ok(group)
+    }
+
+    /// Takes the status of an ended process that has no guest parent, and forgets it.
+    pub fn reap_orphan(&self, tgid: i32) -> Option<WaitStatus> {
+        let mut table = self.table.lock();
+        let status = table.groups.get(&tgid).filter(|node| node.parent == 0)?.zombie?;
+        table.forget(tgid);
+        Some(status)
+    }
+
+    /// The task with this id.
+    pub fn task(&self, tid: i32) -> Option<Arc<Task>> {
+        self.table.lock().tasks.get(&tid).cloned()
+    }
+
+    /// The process with this id, ended or not, as long as nobody has waited for it.
+    pub fn process(&self, tgid: i32) -> Option<Arc<ThreadGroup>> {
+        self.table.lock().groups.get(&tgid).map(|node| Arc::clone(&node.group))
+    }
+
+    /// Ids of all processes, in order (`/proc`).
+    pub fn processes(&self) -> Vec<i32> {
+        self.table.lock().groups.keys().copied().collect()
+    }
+}

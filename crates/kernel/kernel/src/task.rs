@@ -1,0 +1,288 @@
+//! [`Task`]: a guest thread.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
+
+use abi::poll::PollEvents;
+use abi::signal::{SigAltStack, SigSet};
+use abi::{Errno, Restart, SysError};
+use cred::Credentials;
+use mm::MemoryManager;
+use platform::{AddressSpace, ThreadHandle};
+use signal::SignalQueue;
+use sync::wait::{Parker, WaitQueue, Wake};
+use sync::{Mutex, order};
+
+use crate::group::ThreadGroup;
+use crate::kernel::Kernel;
+use crate::slots::{FileTable, FsView};
+
+/// Why a wait ended without what it waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlockError {
+    /// The deadline passed.
+    #[error("timed out")]
+    TimedOut,
+    /// A signal wants the task.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl From<BlockError> for SysError {
+    /// `ETIMEDOUT`, or a restart as most calls want it; others look at the variant.
+    fn from(error: BlockError) -> Self {
+        match error {
+            BlockError::TimedOut => Self::Errno(Errno::ETIMEDOUT),
+            BlockError::Interrupted => Self::Restart(Restart::Sys),
+        }
+    }
+}
+
+/// What a new task starts with.
+pub(crate) struct TaskSeed {
+    pub(crate) mm: Arc<MemoryManager>,
+    pub(crate) fds: Arc<dyn FileTable>,
+    pub(crate) fs: Arc<dyn FsView>,
+    pub(crate) cred: Arc<Credentials>,
+    pub(crate) name: Vec<u8>,
+}
+
+/// What a task owns or shares by reference count. Never dropped under the lock.
+pub(crate) struct Holdings {
+    pub(crate) mm: Arc<MemoryManager>,
+    /// `None` once it has ended.
+    pub(crate) fds: Option<Arc<dyn FileTable>>,
+    pub(crate) fs: Option<Arc<dyn FsView>>,
+    pub(crate) cred: Arc<Credentials>,
+    pub(crate) name: Vec<u8>,
+    /// Word to clear at the end, when the backend does not know of it (`set_tid_address(2)`).
+    pub(crate) clear_tid: u64,
+    /// Head of the robust futex list.
+    pub(crate) robust_list: u64,
+    /// Told when a vforked child executes or ends.
+    pub(crate) vfork: Option<Arc<Parker>>,
+    /// `PR_SET_PDEATHSIG`.
+    pub(crate) death_signal: i32,
+}
+
+/// A task's own signal state.
+#[derive(Default)]
+pub(crate) struct Signals {
+    pub(crate) queue: SignalQueue,
+    pub(crate) mask: SigSet,
+    /// The mask to go back to after `sigsuspend`, `pselect` and the like.
+    pub(crate) saved_mask: Option<SigSet>,
+    /// What `sigtimedwait` waits for: wanted although blocked.
+    pub(crate) awaited: SigSet,
+    pub(crate) stack: SigAltStack,
+    /// Trap number, error code and `CR2` of the last fault, for the next frame.
+    pub(crate) fault: Option<(u64, u64, u64)>,
+}
+
+/// A guest thread.
+pub struct Task {
+    pub(crate) me: Weak<Self>,
+    kernel: Arc<Kernel>,
+    group: Arc<ThreadGroup>,
+    tid: AtomicI32,
+    parker: Arc<Parker>,
+    pub(crate) handle: OnceLock<Arc<dyn ThreadHandle>>,
+    pub(crate) holdings: Mutex<order::Leaf, Holdings>,
+    pub(crate) signals: Mutex<order::TaskSignals, Signals>,
+    /// In a trap: whoever sends a signal need not interrupt the guest.
+    pub(crate) in_trap: AtomicBool,
+    /// The call at hand has set all registers (`execve`, `rt_sigreturn`).
+    pub(crate) registers_set: AtomicBool,
+    pub(crate) exited: AtomicBool,
+    /// Must end: another thread executes a program.
+    pub(crate) doomed: AtomicBool,
+}
+
+impl Task {
+    /// A task that is in no table yet.
+    pub(crate) fn new(kernel: &Arc<Kernel>, group: &Arc<ThreadGroup>, tid: i32, seed: TaskSeed) -> Arc<Self> {
+        let holdings = Holdings {
+            mm: seed.mm,
+            fds: Some(seed.fds),
+            fs: Some(seed.fs),
+            cred: seed.cred,
+            name: seed.name,
+            clear_tid: 0,
+            robust_list: 0,
+            vfork: None,
+            death_signal: 0,
+        };
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            kernel: Arc::clone(kernel),
+            group: Arc::clone(group),
+            tid: AtomicI32::new(tid),
+            parker: Parker::new(),
+            handle: OnceLock::new(),
+            holdings: Mutex::new(holdings),
+            signals: Mutex::default(),
+            in_trap: AtomicBool::new(false),
+            registers_set: AtomicBool::new(false),
+            exited: AtomicBool::new(false),
+            doomed: AtomicBool::new(false),
+        })
+    }
+
+    /// The kernel.
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        &self.kernel
+    }
+
+    /// Its id. Changes only when a thread that is not the leader executes a program.
+    pub fn tid(&self) -> i32 {
+        self.tid.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_tid(&self, tid: i32) {
+        self.tid.store(tid, Ordering::SeqCst);
+    }
+
+    /// The process's id (`getpid(2)`).
+    pub fn tgid(&self) -> i32 {
+        self.group.tgid()
+    }
+
+    /// Its process.
+    pub fn group(&self) -> &Arc<ThreadGroup> {
+        &self.group
+    }
+
+    /// Its memory.
+    pub fn mm(&self) -> Arc<MemoryManager> {
+        Arc::clone(&self.holdings.lock().mm)
+    }
+
+    /// Its memory as bytes; a `UserMem`.
+    pub fn mem(&self) -> Arc<dyn AddressSpace> {
+        Arc::clone(self.mm().space())
+    }
+
+    /// Its credentials.
+    pub fn cred(&self) -> Arc<Credentials> {
+        Arc::clone(&self.holdings.lock().cred)
+    }
+
+    /// Replaces its credentials. Whether it may is the caller's business.
+    pub fn set_cred(&self, cred: Arc<Credentials>) {
+        let old = std::mem::replace(&mut self.holdings.lock().cred, cred);
+        drop(old);
+    }
+
+    /// Its descriptor table; `ESRCH` once it has ended.
+    pub fn fds(&self) -> Result<Arc<dyn FileTable>, Errno> {
+        self.holdings.lock().fds.clone().ok_or(Errno::ESRCH)
+    }
+
+    /// Its root and working directory; `ESRCH` once it has ended.
+    pub fn fs(&self) -> Result<Arc<dyn FsView>, Errno> {
+        self.holdings.lock().fs.clone().ok_or(Errno::ESRCH)
+    }
+
+    /// Replaces the descriptor table (`unshare(CLONE_FILES)`).
+    pub fn set_fds(&self, fds: Arc<dyn FileTable>) {
+        let old = self.holdings.lock().fds.replace(fds);
+        drop(old);
+    }
+
+    /// Replaces root and working directory (`unshare(CLONE_FS)`).
+    pub fn set_fs(&self, fs: Arc<dyn FsView>) {
+        let old = self.holdings.lock().fs.replace(fs);
+        drop(old);
+    }
+
+    /// Short name (`comm`), at most 15 bytes.
+    pub fn name(&self) -> Vec<u8> {
+        self.holdings.lock().name.clone()
+    }
+
+    /// Sets the short name, cut to 15 bytes.
+    pub fn set_name(&self, name: &[u8]) {
+        self.holdings.lock().name = name.iter().copied().take_while(|b| *b != 0).take(15).collect();
+    }
+
+    /// `set_tid_address(2)`; returns the id.
+    pub fn set_tid_address(&self, addr: u64) -> i32 {
+        self.holdings.lock().clear_tid = addr;
+        self.tid()
+    }
+
+    /// Head of the robust futex list (`get_robust_list(2)`).
+    pub fn robust_list(&self) -> u64 {
+        self.holdings.lock().robust_list
+    }
+
+    /// Sets it (`set_robust_list(2)`; the caller has checked the length).
+    pub fn set_robust_list(&self, head: u64) {
+        self.holdings.lock().robust_list = head;
+    }
+
+    /// `PR_GET_PDEATHSIG`.
+    pub fn death_signal(&self) -> i32 {
+        self.holdings.lock().death_signal
+    }
+
+    /// `PR_SET_PDEATHSIG`.
+    pub fn set_death_signal(&self, signal: i32) {
+        self.holdings.lock().death_signal = signal;
+    }
+
+    /// Where it sleeps.
+    pub fn parker(&self) -> &Arc<Parker> {
+        &self.parker
+    }
+
+    /// Sleeps until notified. The caller has registered the parker where the news comes from.
+    pub fn block(&self, deadline: Option<Instant>) -> Result<(), BlockError> {
+        match self.parker.park(deadline) {
+            Wake::Notified => Ok(()),
+            Wake::TimedOut => Err(BlockError::TimedOut),
+            Wake::Interrupted => Err(BlockError::Interrupted),
+        }
+    }
+
+    /// Waits until `ready` gives something; asks it before the first sleep and after each of
+    /// `interest`'s events on `queue`.
+    pub fn wait_for<T>(
+        &self,
+        queue: &WaitQueue,
+        interest: PollEvents,
+        deadline: Option<Instant>,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Result<T, BlockError> {
+        if let Some(value) = ready() {
+            return Ok(value);
+        }
+        self.parker.clear_notification();
+        let _waiter = queue.register(self.parker.clone(), interest);
+        loop {
+            if let Some(value) = ready() {
+                return Ok(value);
+            }
+            match self.block(deadline) {
+                Ok(()) => {}
+                Err(error) => return ready().ok_or(error),
+            }
+        }
+    }
+
+    /// Makes the task look at its signals soon, wherever it is.
+    pub(crate) fn interrupt(&self) {
+        self.parker.interrupt();
+        if !self.in_trap.load(Ordering::SeqCst)
+            && let Some(handle) = self.handle.get()
+        {
+            handle.interrupt();
+        }
+    }
+
+    /// Must it end at its next chance?
+    pub(crate) fn must_exit(&self) -> bool {
+        self.group.is_ending() || self.doomed.load(Ordering::SeqCst)
+    }
+}
