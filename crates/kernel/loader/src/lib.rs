@@ -18,6 +18,8 @@
 //! Deliberately absent: 32-bit programs, `a.out`, `binfmt_misc`, `PT_GNU_PROPERTY` (shadow stacks), core
 //! dumps. Memory a program's headers claim is bounded by the memory manager's limits alone.
 #![forbid(unsafe_code)]
+// A test that fails with a panic is a test that fails.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod args;
 mod aux;

@@ -18,6 +18,8 @@
 //! fault that comes here is the one below a stack ([`MemoryManager::grow_stack`]). Huge pages
 //! (`MAP_HUGETLB`) answer `ENOMEM`, as a kernel with an empty pool does.
 #![forbid(unsafe_code)]
+// A test that fails with a panic is a test that fails.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod advise;
 mod heap;

@@ -439,10 +439,8 @@ impl UserMem for MemoryManager {
         self.space().write(at, rest).map_err(|next| Fault { copied: fault.copied + next.copied })
     }
 
+    /// Does not grow stacks: futexes call it with their own locks held, which stand below `Vmas`.
     fn compare_exchange_u32(&self, addr: UserAddr, old: u32, new: u32) -> Result<u32, Fault> {
-        match self.space().compare_exchange_u32(addr, old, new) {
-            Err(fault) if self.grew(addr, fault.copied) => self.space().compare_exchange_u32(addr, old, new),
-            other => other,
-        }
+        self.space().compare_exchange_u32(addr, old, new)
     }
 }

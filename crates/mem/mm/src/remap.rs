@@ -192,25 +192,29 @@ impl State {
             && self.end_of(args.addr, args.new_len).is_some_and(|end| self.tree.is_free(vma.end, end))
     }
 
-    /// Grows in place. Private zero pages are simply mapped behind the old ones, which works however
-    /// many host mappings those are.
+    /// Grows in place. The host usually has one mapping where the tree has one, and then extends it;
+    /// where it has several (after a fork it merges less), private zero pages are mapped behind them.
     fn grow(&mut self, space: &dyn AddressSpace, vma: &Vma, args: &Remap) -> Result<(), Errno> {
         let end = args.addr.saturating_add(args.new_len);
-        let populate = vma.flags.contains(VmaFlags::LOCKED);
-        if vma.is_private_anonymous() {
-            let more = Vma { start: vma.end, end, ..vma.clone() };
-            return self.map(space, more, Backing::Anonymous, populate);
-        }
-        space.apply(&[MapOp::Remap {
+        let grown = space.apply(&[MapOp::Remap {
             from: UserAddr(args.addr),
             from_len: args.old_len,
             to: UserAddr(args.addr),
             to_len: args.new_len,
             keep: false,
-        }])?;
-        self.tree.remove(vma.start, vma.end);
-        self.tree.insert(Vma { end, ..vma.clone() });
-        Ok(())
+        }]);
+        match grown {
+            Err(_) if vma.is_private_anonymous() => {
+                let more = Vma { start: vma.end, end, ..vma.clone() };
+                self.map(space, more, Backing::Anonymous, vma.flags.contains(VmaFlags::LOCKED))
+            }
+            Err(error) => Err(error.errno),
+            Ok(()) => {
+                self.tree.remove(vma.start, vma.end);
+                self.tree.insert(Vma { end, ..vma.clone() });
+                Ok(())
+            }
+        }
     }
 
     /// Moves `addr..addr + old_len`, within one mapping, to `to`, which is free.

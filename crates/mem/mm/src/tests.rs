@@ -65,7 +65,7 @@ fn noreplace_finds_what_is_there() {
     let (mm, _) = manager();
     mm.mmap(&fixed(0x20000, PAGE_SIZE)).unwrap();
     let mut args = fixed(0x1f000, 2 * PAGE_SIZE);
-    args.flags = args.flags - MapFlags::FIXED | MapFlags::FIXED_NOREPLACE;
+    args.flags = (args.flags - MapFlags::FIXED) | MapFlags::FIXED_NOREPLACE;
     assert_eq!(mm.mmap(&args), Err(Errno::EEXIST));
     args.len = PAGE_SIZE;
     assert_eq!(mm.mmap(&args), Ok(UserAddr(0x1f000)));
@@ -104,6 +104,16 @@ fn mremap_grows_in_place_or_moves() {
     assert_eq!(mm.mremap(to, 0, new, 1, UserAddr(0)), Err(Errno::EINVAL), "private");
     assert_eq!(mm.mremap(to, old, old, 8, UserAddr(0)), Err(Errno::EINVAL));
     assert_eq!(mm.mremap(to, old, old, 2, UserAddr(0)), Err(Errno::EINVAL));
+}
+
+#[test]
+fn zero_pages_grow_even_where_the_host_has_several_mappings() {
+    let (mm, host) = manager();
+    let at = mm.mmap(&fixed(0x40_0000_0000, 2 * PAGE_SIZE)).unwrap();
+    *host.fail.lock() = Some(Errno::EFAULT);
+    assert_eq!(mm.mremap(at, 2 * PAGE_SIZE, 4 * PAGE_SIZE, 0, UserAddr(0)), Ok(at));
+    assert_eq!(mm.vmas().len(), 1);
+    assert_eq!(host.pages.lock().len(), 4);
 }
 
 #[test]
