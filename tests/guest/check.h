@@ -57,10 +57,12 @@ static int check_failures;
         }                                                                                          \
     } while (0)
 
-/* A directory of the test's own, made and entered. */
+/* A directory of the test's own, made and entered; whoever runs the test removes TMPDIR. */
 static inline void enter_scratch(void)
 {
-    static char path[] = "/tmp/guest-test.XXXXXX";
+    static char path[4096];
+    const char *parent = getenv("TMPDIR");
+    snprintf(path, sizeof path, "%s/guest-test.XXXXXX", parent ? parent : "/tmp");
     if (!mkdtemp(path) || chdir(path)) {
         perror("scratch directory");
         exit(99);

@@ -56,9 +56,10 @@ static int done(void) {
 }
 
 /* A directory of our own, made current; gone at leave_scratch(). */
-static char scratch_path[64];
+static char scratch_path[256];
 __attribute__((unused)) static void enter_scratch(void) {
-    strcpy(scratch_path, "/tmp/guest.XXXXXX");
+    const char *parent = getenv("TMPDIR");
+    snprintf(scratch_path, sizeof scratch_path, "%s/guest.XXXXXX", parent ? parent : "/tmp");
     if (!mkdtemp(scratch_path) || chdir(scratch_path)) { perror("scratch"); exit(98); }
 }
 __attribute__((unused)) static void leave_scratch(void) {

@@ -65,7 +65,8 @@ fn oracle(folder: &Path, tally: &mut Tally) -> Vec<Native> {
                 continue;
             }
         };
-        let output = run(Command::new(&binary).current_dir(folder), LIMIT).expect("a built program starts");
+        let output = run(Command::new(&binary).current_dir(folder).env("TMPDIR", folder), LIMIT)
+            .expect("a built program starts");
         let verdict = Verdict::read(&output);
         let failures = verdict.failures();
         println!("native {}: {} assertions, failed: {failures:?}", program.name, verdict.assertions.len());

@@ -17,7 +17,7 @@ use crate::tidy;
 /// A program the tests run, and the Debian package that brings it.
 const TOOLS: &[(&str, &str)] = &[("gcc", "gcc"), ("busybox", "busybox-static")];
 
-/// What clippy refuses; its other warnings are shown and counted, not fatal. The lints that are
+/// What clippy refuses; its other warnings are shown, not fatal. The lints that are
 /// about soundness (`undocumented_unsafe_blocks`, `todo`…) are `deny` in the workspace manifest.
 const REFUSED: &[&str] = &["clippy::correctness", "unused_must_use", "unconditional_recursion"];
 
