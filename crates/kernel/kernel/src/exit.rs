@@ -171,6 +171,7 @@ impl Kernel {
         group.ending.store(true, Ordering::SeqCst);
         self.end_process(tgid, status, &mut notices);
         self.end_session(task);
+        self.end_container(tgid);
         for (group, signal, info) in notices.signals {
             let _ = self.send_to_group(&group, signal, info);
         }
@@ -180,6 +181,20 @@ impl Kernel {
         group.end_events.notify(PollEvents::IN);
         self.ended.notify(PollEvents::IN);
         Resume::ExitProcess
+    }
+
+    /// With the first process all others end (pid_namespaces(7)).
+    fn end_container(&self, tgid: i32) {
+        let others: Vec<_> = {
+            let table = self.table.lock();
+            if table.init != tgid {
+                return;
+            }
+            table.groups.values().filter(|n| n.zombie.is_none()).map(|n| Arc::clone(&n.group)).collect()
+        };
+        for group in others {
+            self.end_group(&group, WaitStatus::Signaled(Signal::SIGKILL, false));
+        }
     }
 
     /// The process becomes a zombie, or vanishes; its children are adopted.

@@ -15,6 +15,8 @@ pub mod clone;
 pub mod deliver;
 pub mod exec;
 pub mod exit;
+#[cfg(test)]
+mod fake;
 pub mod group;
 pub mod job;
 pub mod kernel;
@@ -22,6 +24,8 @@ pub mod send;
 pub mod slots;
 pub mod table;
 pub mod task;
+#[cfg(test)]
+mod tests;
 pub mod trap;
 pub mod wait;
 
