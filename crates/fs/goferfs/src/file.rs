@@ -1,10 +1,12 @@
 //! Open files and directories.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use abi::Errno;
+use abi::mm::Prot;
 use gofer_proto::{DirEntry, Request, Response};
 use guestmem::{IoSink, IoSource};
 use memmap::{Backing, HostObject, MapIdentity, MapRequest, Mappable};
@@ -37,6 +39,25 @@ impl GoferFile {
     }
 }
 
+thread_local! {
+    /// Where bytes are between guest and host. Kept, because clearing and mapping a new one costs more than
+    /// most reads.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends a buffer of `len` bytes, at most [`CHUNK`], of any content.
+fn with_buffer<T>(len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
+    let len = len.min(CHUNK);
+    // Taken, not borrowed: should `work` come here again, it gets another.
+    let mut buffer = SCRATCH.take();
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    let result = work(buffer.get_mut(..len).unwrap_or_default());
+    SCRATCH.set(buffer);
+    result
+}
+
 /// The result of a transfer that did `done` bytes before `error`: those count, if there are any.
 fn partial(done: usize, error: Errno) -> Result<usize, Errno> {
     if done > 0 { Ok(done) } else { Err(error) }
@@ -47,36 +68,37 @@ fn drain(
     source: &mut dyn IoSource,
     mut write: impl FnMut(&[u8], usize) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
-    let mut buffer = vec![0; source.remaining().min(CHUNK)];
-    let mut done = 0;
-    while source.remaining() > 0 {
-        let taken = match source.take(&mut buffer) {
-            Ok(0) => break,
-            Ok(taken) => taken,
-            Err(error) => return partial(done, error),
-        };
-        match write(buffer.get(..taken).unwrap_or_default(), done) {
-            Ok(written) => {
-                done += written;
-                if written < taken {
-                    break;
+    with_buffer(source.remaining(), |buffer| {
+        let mut done = 0;
+        while source.remaining() > 0 {
+            let taken = match source.take(buffer) {
+                Ok(0) => break,
+                Ok(taken) => taken,
+                Err(error) => return partial(done, error),
+            };
+            match write(buffer.get(..taken).unwrap_or_default(), done) {
+                Ok(written) => {
+                    done += written;
+                    if written < taken {
+                        break;
+                    }
                 }
+                Err(error) => return partial(done, error),
             }
-            Err(error) => return partial(done, error),
         }
-    }
-    Ok(done)
+        Ok(done)
+    })
 }
 
-impl File for GoferFile {
-    fn read(&self, _cx: &FileContext<'_>, offset: u64, sink: &mut dyn IoSink) -> Result<usize, Errno> {
-        let mut buffer = vec![0; sink.remaining().min(CHUNK)];
+/// Moves bytes of `object` from `offset` on to `sink`, until either ends.
+fn fill(object: &HostObject, offset: u64, sink: &mut dyn IoSink) -> Result<usize, Errno> {
+    with_buffer(sink.remaining(), |buffer| {
         let mut done = 0;
         while sink.remaining() > 0 {
             let want = buffer.len().min(sink.remaining());
             let room = buffer.get_mut(..want).unwrap_or_default();
             let Some(at) = offset.checked_add(done as u64) else { break };
-            let got = match host::read_at(&*self.object, room, at) {
+            let got = match host::read_at(object, room, at) {
                 Ok(0) => break,
                 Ok(got) => got,
                 Err(error) => return partial(done, error),
@@ -92,6 +114,12 @@ impl File for GoferFile {
             }
         }
         Ok(done)
+    })
+}
+
+impl File for GoferFile {
+    fn read(&self, _cx: &FileContext<'_>, offset: u64, sink: &mut dyn IoSink) -> Result<usize, Errno> {
+        fill(&self.object, offset, sink)
     }
 
     fn write(&self, _cx: &FileContext<'_>, offset: u64, source: &mut dyn IoSource) -> Result<usize, Errno> {
@@ -142,6 +170,21 @@ impl File for GoferFile {
     }
 }
 
+impl Drop for GoferFile {
+    fn drop(&mut self) {
+        written(&self.inode, &self.object);
+    }
+}
+
+/// What was open for writing is about to be closed. Attributes another thread asked for while it was open,
+/// and has not kept yet, may be those from before the last write: counting a change, while the object is
+/// still there to be seen, makes them stale.
+fn written(inode: &GoferInode, object: &HostObject) {
+    if object.max_prot().contains(Prot::WRITE) {
+        inode.gofer_fs().changed(u64::MAX);
+    }
+}
+
 /// A mapped file: the platform maps the donated descriptor itself.
 struct GoferMapping {
     inode: Arc<GoferInode>,
@@ -162,6 +205,12 @@ impl Mappable for GoferMapping {
         let dev = self.inode.gofer_fs().dev();
         let ino = self.inode.attr().map_or(0, |attr| attr.ino);
         MapIdentity { dev, ino, name: Vec::new() }
+    }
+}
+
+impl Drop for GoferMapping {
+    fn drop(&mut self) {
+        written(&self.inode, &self.object);
     }
 }
 

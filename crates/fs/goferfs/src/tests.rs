@@ -330,6 +330,58 @@ fn bad_arguments_do_not_break_the_connection() {
     bed.end();
 }
 
+/// More threads than connections, on the same few files: what is kept afterwards is what the host has.
+#[test]
+fn kept_attributes_are_right_after_a_storm() {
+    let bed = Bed::new(true);
+    let root = bed.fs.root();
+    let names: Vec<String> = (0..4).map(|index| format!("f{index}")).collect();
+    for name in &names {
+        root.create(name.as_bytes(), &new_node(FileType::Regular, 0o600)).expect("creates");
+    }
+    std::thread::scope(|scope| {
+        for thread in 0..5u16 {
+            let (root, names) = (&root, &names);
+            scope.spawn(move || {
+                for turn in 0..60u16 {
+                    let name = &names[usize::from(thread + turn) % names.len()];
+                    let inode = root.lookup(name.as_bytes()).expect("finds");
+                    let perm = Permissions::from_bits_truncate(0o600 | (turn & 0o77));
+                    match turn % 4 {
+                        0 => {
+                            let change = SetAttr { perm: Some(perm), ..SetAttr::default() };
+                            inode.set_attr(&change).expect("sets");
+                        }
+                        1 => {
+                            let file = open(&inode, OpenFlags::WRONLY);
+                            write(&file, u64::from(turn) * 10, b"x").expect("writes");
+                        }
+                        2 => {
+                            let other = format!("link{thread}");
+                            root.link(other.as_bytes(), &inode).expect("links");
+                            assert!(inode.attr().expect("attr").nlink >= 2);
+                            root.unlink(other.as_bytes()).expect("unlinks");
+                        }
+                        _ => assert!(inode.attr().expect("attr").nlink >= 1),
+                    }
+                }
+            });
+        }
+    });
+    for name in &names {
+        let inode = root.lookup(name.as_bytes()).expect("finds");
+        for _ in 0..2 {
+            let (attr, meta) = (inode.attr().expect("attr"), std::fs::metadata(bed.path(name)));
+            let meta = meta.expect("stat");
+            assert_eq!((attr.nlink, attr.size), (1, meta.len()));
+            assert_eq!(u32::from(attr.perm.bits()), meta.mode() & 0o7777);
+            assert_eq!((attr.ctime.sec, attr.ctime.nsec), (meta.ctime(), meta.ctime_nsec()));
+        }
+    }
+    drop(root);
+    bed.end();
+}
+
 /// A guest that looks at many files holds as many nodes as it holds inodes.
 #[test]
 fn nodes_are_given_back() {
