@@ -20,7 +20,7 @@ pub struct Arguments {
 impl Arguments {
     /// None yet. A quarter of `stack_limit` (bytes, `RLIMIT_STACK`) may be used.
     pub fn new(stack_limit: u64) -> Self {
-        let room = (stack_limit / 4).min(NEVER_MORE).max(ALWAYS);
+        let room = (stack_limit / 4).clamp(ALWAYS, NEVER_MORE);
         Self { argv: Vec::new(), envp: Vec::new(), room }
     }
 

@@ -106,7 +106,7 @@ fn a_static_program_is_mapped_where_it_says() {
     );
     assert!(mm.find(UserAddr(0x40_1000)).is_none(), "the gap is no mapping");
     let heap = mm.layout().brk_start;
-    assert!(heap >= 0x40_6000 && heap < 0x40_6000 + (32 << 20));
+    assert!((0x40_6000..0x40_6000 + (32 << 20)).contains(&heap));
     assert_eq!(mm.brk(UserAddr(heap + 1)).0, heap + 1);
     let stack = mm.find(UserAddr(loaded.sp)).unwrap();
     assert_eq!(stack.prot, Prot::READ | Prot::WRITE);
