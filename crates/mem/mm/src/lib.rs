@@ -22,6 +22,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod advise;
+mod gone;
 mod heap;
 mod lock;
 pub mod manager;

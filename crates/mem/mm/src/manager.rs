@@ -10,6 +10,7 @@ use memmap::{Backing, Mappable};
 use platform::{AddressSpace, Features, MapOp};
 use sync::{Mutex, order};
 
+use crate::gone::Gone;
 use crate::tree::Tree;
 use crate::vma::{Source, Vma, VmaFlags};
 use crate::{MAX_MAP_COUNT, STACK_GUARD_GAP};
@@ -291,8 +292,16 @@ impl MemoryManager {
             notice.deliver();
         }
         // Cannot be set already: nobody else has the right to.
-        let _ = child.space.set(space?);
-        Ok(child)
+        match space {
+            Ok(space) => {
+                let _ = child.space.set(space);
+                Ok(child)
+            }
+            Err(error) => {
+                let _ = child.space.set(Arc::new(Gone));
+                Err(error)
+            }
+        }
     }
 
     /// Grows the stack above `addr` down to it, as a page fault does: `true` when it grew (the access

@@ -69,25 +69,25 @@ impl MemoryManager {
         if args.offset.checked_add(len).is_none() {
             return Err(Errno::EOVERFLOW);
         }
-        // A first look, so that errors come in order and no object is made in vain; files are asked
-        // without the lock, and the second look under it decides.
-        let flags = self.with(|state, _| {
-            let at = state.place(args, len)?;
-            state.check_lock_flags(args, len)?;
-            check_kind(args)?;
-            state.check_map_limits(args, at, len)?;
-            Ok::<_, Errno>(state.vma_flags(args))
-        })?;
+        if args.file.is_some() || args.is_shared() {
+            // A first look, so that errors come in order and no object is made in vain; files are asked
+            // without the lock, and the second look under it decides.
+            self.with(|state, _| state.check_map(args, len))?;
+        }
         let (source, backing) = self.map_source(args, len)?;
-        let max_prot = max_prot(args);
         self.with(|state, space| {
-            let start = state.place(args, len)?;
-            state.check_lock_flags(args, len)?;
-            state.check_map_limits(args, start, len)?;
-            let vma = Vma { start, end: start.saturating_add(len), prot: args.prot, max_prot, flags, source };
+            let start = state.check_map(args, len)?;
+            let vma = Vma {
+                start,
+                end: start.saturating_add(len),
+                prot: args.prot,
+                max_prot: max_prot(args),
+                flags: state.vma_flags(args),
+                source,
+            };
             let populate = args.flags.contains(MapFlags::POPULATE)
                 && !args.flags.contains(MapFlags::NONBLOCK)
-                || flags.contains(VmaFlags::LOCKED);
+                || vma.flags.contains(VmaFlags::LOCKED);
             state.map(space, vma, backing, populate && !args.prot.is_empty())?;
             Ok(UserAddr(start))
         })
@@ -166,6 +166,15 @@ fn max_prot(args: &MapArgs) -> Prot {
 }
 
 impl State {
+    /// All checks, in order; returns where the mapping goes.
+    fn check_map(&self, args: &MapArgs, len: u64) -> Result<u64, Errno> {
+        let start = self.place(args, len)?;
+        self.check_lock_flags(args, len)?;
+        check_kind(args)?;
+        self.check_map_limits(args, start, len)?;
+        Ok(start)
+    }
+
     /// Where a new mapping of `len` bytes goes.
     fn place(&self, args: &MapArgs, len: u64) -> Result<u64, Errno> {
         self.check_count(0)?;

@@ -8,7 +8,7 @@ use abi::{Errno, PAGE_SIZE};
 use guestmem::{UserAddr, UserMem};
 
 use crate::fake::{FakeFile, FakeSpace, LAYOUT, manager};
-use crate::{MapArgs, MapFile, MmLimits, STACK_GUARD_GAP, VmaFlags};
+use crate::{MapArgs, MapFile, MemoryManager, MmLimits, STACK_GUARD_GAP, VmaFlags};
 
 const RW: Prot = Prot::READ.union(Prot::WRITE);
 
@@ -169,8 +169,31 @@ fn fork_leaves_out_dontfork_and_announces_the_rest() {
     assert_eq!(file.mapped_pages.load(Ordering::SeqCst), 2);
     drop(child);
     assert_eq!(file.mapped_pages.load(Ordering::SeqCst), 1);
-    assert!(mm.fork(|_| Err(Errno::EAGAIN)).is_err());
+    let mut lost = None;
+    let failed = mm.fork(|child| {
+        lost = Some(Arc::clone(child));
+        Err(Errno::EAGAIN)
+    });
+    assert_eq!(failed.err(), Some(Errno::EAGAIN));
+    let lost = lost.unwrap();
+    assert_eq!(lost.munmap(at, PAGE_SIZE), Err(Errno::ESRCH), "does not wait for ever");
+    drop(lost);
     assert_eq!(file.mapped_pages.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_child_may_be_used_before_its_host_side_is_there() {
+    let (mm, _) = manager();
+    let at = mm.mmap(&MapArgs::anonymous(PAGE_SIZE, RW)).unwrap();
+    let mut user = None;
+    let start = |child: &Arc<MemoryManager>| {
+        let child = Arc::clone(child);
+        user = Some(std::thread::spawn(move || child.munmap(at, PAGE_SIZE)));
+        Ok::<_, Errno>(Arc::new(FakeSpace::default()) as _)
+    };
+    let child = mm.fork(start).unwrap();
+    assert_eq!(user.unwrap().join().unwrap(), Ok(()));
+    assert!(child.vmas().is_empty() && mm.vmas().len() == 1);
 }
 
 #[test]
