@@ -9,7 +9,7 @@
 //! 3. [`load`] maps it, its interpreter, stack and vDSO into a fresh address space and says where it
 //!    starts ([`Loaded`]). The old address space is untouched, so that every error can still be returned.
 //!
-//! The files are seen through [`ExecFile`], which the kernel implements over its open files.
+//! The files are seen through [`ExecFile`]; [`OpenedFile`] is one over an open file of the VFS.
 //!
 //! - `args`, `script`: steps 1 and 2. - `image`: the headers of an ELF file, checked. - `segments`: an
 //!   image mapped. - `layout`: where things go, and the randomness in it. - `aux`, `stack`: what a
@@ -28,6 +28,7 @@ mod file;
 mod image;
 mod layout;
 mod load;
+mod opened;
 mod script;
 mod segments;
 mod stack;
@@ -43,4 +44,5 @@ pub use error::LoadError;
 pub use file::{ExecFile, Opener};
 pub use layout::Entropy;
 pub use load::{LoadRequest, Loaded, load};
+pub use opened::OpenedFile;
 pub use script::{Program, resolve};
