@@ -8,6 +8,7 @@ use abi::limits::Limits;
 use abi::process::WaitStatus;
 use abi::{Errno, SysResult};
 use cred::Credentials;
+use ktime::TimerQueue;
 use mm::MemoryManager;
 use platform::{GuestThread, NewThread, Platform, Registers, SyscallTrap};
 use sync::wait::WaitQueue;
@@ -70,6 +71,7 @@ pub struct Kernel {
     /// Woken with every process that ends and has no parent to tell.
     pub(crate) ended: WaitQueue,
     live: AtomicI32,
+    pub(crate) timers: Arc<TimerQueue>,
 }
 
 impl Kernel {
@@ -83,6 +85,7 @@ impl Kernel {
             table: Mutex::new(Table::default()),
             ended: WaitQueue::new(),
             live: AtomicI32::new(0),
+            timers: TimerQueue::new(),
         })
     }
 
@@ -94,6 +97,11 @@ impl Kernel {
     /// The system calls.
     pub fn syscalls(&self) -> &Arc<dyn SyscallTable> {
         &self.syscalls
+    }
+
+    /// The timer thread, for timerfd.
+    pub fn timers(&self) -> &Arc<TimerQueue> {
+        &self.timers
     }
 
     /// When the sandbox was made: zero of its `CLOCK_BOOTTIME`.
