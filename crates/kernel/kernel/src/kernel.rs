@@ -176,4 +176,11 @@ impl Kernel {
     pub fn processes(&self) -> Vec<i32> {
         self.table.lock().groups.keys().copied().collect()
     }
+
+    /// Living threads of a process, by id (`/proc/PID/task`).
+    pub fn threads(&self, tgid: i32) -> Vec<Arc<Task>> {
+        let mut threads = self.table.lock().members(tgid);
+        threads.sort_by_key(|task| task.tid());
+        threads
+    }
 }
