@@ -72,6 +72,7 @@ pub struct Kernel {
     pub(crate) ended: WaitQueue,
     live: AtomicI32,
     pub(crate) timers: Arc<TimerQueue>,
+    futexes: futex::Futexes,
 }
 
 impl Kernel {
@@ -86,6 +87,7 @@ impl Kernel {
             ended: WaitQueue::new(),
             live: AtomicI32::new(0),
             timers: TimerQueue::new(),
+            futexes: futex::Futexes::default(),
         })
     }
 
@@ -102,6 +104,11 @@ impl Kernel {
     /// The timer thread, for timerfd.
     pub fn timers(&self) -> &Arc<TimerQueue> {
         &self.timers
+    }
+
+    /// Futexes the host does not answer.
+    pub fn futexes(&self) -> &futex::Futexes {
+        &self.futexes
     }
 
     /// When the sandbox was made: zero of its `CLOCK_BOOTTIME`.
