@@ -1,10 +1,10 @@
 //! Files without a name: pipes, eventfd, epoll, timerfd, inotify.
 //!
-//! - [`pipe`][]: the buffer of pipes and fifos and their ends.
-//! - [`eventfd`][]: counters.
-//! - [`epoll`][]: sets of files with a ready list filled by wake-ups, never by scanning.
-//! - [`timerfd`][]: timers as files, over a [`timerfd::TimerSource`] handed in.
-//! - [`inode`][]: the inodes `fstat(2)` and `/proc/PID/fd` see behind them.
+//! - [`pipe`]: the buffer of pipes and fifos and their ends.
+//! - [`eventfd`]: counters.
+//! - [`epoll`]: sets of files with a ready list filled by wake-ups, never by scanning.
+//! - [`timerfd`]: timers as files, over a [`timerfd::TimerSource`] handed in.
+//! - [`inode`]: the inodes `fstat(2)` and `/proc/PID/fd` see behind them.
 //!
 //! Elsewhere: signalfd and pidfd are the kernel's, memfd is tmpfs's, sockets are their own crate.
 //!

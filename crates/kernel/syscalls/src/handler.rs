@@ -8,10 +8,17 @@ use abi::SysResult;
 
 use crate::args::{FromArg, IntoReturn};
 
-/// A system-call handler. `C` is the context it runs in, `Args` the tuple of its parameter types.
-pub trait Handler<C: ?Sized, Args> {
+/// What handlers of one table run in. A type of its own because a context borrows (the calling task, the
+/// trapped thread) while a table is `static`.
+pub trait Context: 'static {
+    /// The context of a call that lasts `'a`.
+    type Of<'a>;
+}
+
+/// A system-call handler of the tables of `K`; `Args` is the tuple of its parameter types.
+pub trait Handler<K: Context, Args> {
     /// Converts the raw arguments, in order, and calls it.
-    fn call(&self, cx: &mut C, args: [u64; 6]) -> SysResult<u64>;
+    fn call(&self, cx: &mut K::Of<'_>, args: [u64; 6]) -> SysResult<u64>;
 
     /// The arguments as an strace line shows them, without touching guest memory.
     fn describe(&self, args: [u64; 6]) -> String;
@@ -19,14 +26,14 @@ pub trait Handler<C: ?Sized, Args> {
 
 macro_rules! impl_handler {
     ($($param:ident $index:tt),*) => {
-        impl<C: ?Sized, F, R, $($param),*> Handler<C, ($($param,)*)> for F
+        impl<K: Context, F, R, $($param),*> Handler<K, ($($param,)*)> for F
         where
-            F: Fn(&mut C, $($param),*) -> SysResult<R>,
+            F: for<'x, 'y> Fn(&'x mut K::Of<'y>, $($param),*) -> SysResult<R>,
             R: IntoReturn,
             $($param: FromArg,)*
         {
             #[allow(unused_variables)]
-            fn call(&self, cx: &mut C, args: [u64; 6]) -> SysResult<u64> {
+            fn call(&self, cx: &mut K::Of<'_>, args: [u64; 6]) -> SysResult<u64> {
                 self(cx, $($param::from_arg(args[$index])?),*).map(R::into_return)
             }
 

@@ -2,6 +2,8 @@
 
 use abi::{Errno, SysError, SysResult};
 
+use crate::handler::Context;
+
 /// How far a system call is implemented. Shown by `runsc help syscalls` and in the docs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Support {
@@ -14,33 +16,33 @@ pub enum Support {
 }
 
 /// One row.
-pub struct Row<C: ?Sized> {
+pub struct Row<K: Context> {
     /// Number.
     pub nr: u32,
     /// Support level.
     pub support: Support,
     /// Runs it.
-    pub call: fn(&mut C, [u64; 6]) -> SysResult<u64>,
+    pub call: for<'x, 'y> fn(&'x mut K::Of<'y>, [u64; 6]) -> SysResult<u64>,
     /// Shows its arguments.
     pub describe: fn([u64; 6]) -> String,
 }
 
-impl<C: ?Sized> Row<C> {
+impl<K: Context> Row<K> {
     /// The name, `"read"`.
     pub fn name(&self) -> &'static str {
         abi::syscall::name(u64::from(self.nr)).unwrap_or("?")
     }
 }
 
-/// A system-call table for contexts of type `C`. Rows ascend by number.
-pub struct Table<C: ?Sized + 'static> {
-    rows: &'static [Row<C>],
+/// A system-call table. Rows ascend by number.
+pub struct Table<K: Context> {
+    rows: &'static [Row<K>],
 }
 
-impl<C: ?Sized> Table<C> {
+impl<K: Context> Table<K> {
     /// Over `rows`, which must ascend by number; a table out of order is a compile-time error when it is
     /// a `static`.
-    pub const fn new(rows: &'static [Row<C>]) -> Self {
+    pub const fn new(rows: &'static [Row<K>]) -> Self {
         let mut i = 1;
         while i < rows.len() {
             assert!(rows[i - 1].nr < rows[i].nr, "rows of a system-call table must ascend");
@@ -50,19 +52,19 @@ impl<C: ?Sized> Table<C> {
     }
 
     /// The row of `nr`.
-    pub fn row(&self, nr: u64) -> Option<&Row<C>> {
+    pub fn row(&self, nr: u64) -> Option<&Row<K>> {
         let nr = u32::try_from(nr).ok()?;
         let at = self.rows.binary_search_by_key(&nr, |row| row.nr).ok()?;
         self.rows.get(at)
     }
 
     /// All rows, ascending.
-    pub fn rows(&self) -> impl Iterator<Item = &Row<C>> {
+    pub fn rows(&self) -> impl Iterator<Item = &Row<K>> {
         self.rows.iter()
     }
 
     /// Runs `nr`; `ENOSYS` for a number without a row.
-    pub fn call(&self, cx: &mut C, nr: u64, args: [u64; 6]) -> SysResult<u64> {
+    pub fn call(&self, cx: &mut K::Of<'_>, nr: u64, args: [u64; 6]) -> SysResult<u64> {
         match self.row(nr) {
             Some(row) => (row.call)(cx, args),
             None => Err(SysError::Errno(Errno::ENOSYS)),
@@ -98,7 +100,7 @@ macro_rules! syscall_table {
         $crate::table::Row {
             nr: abi::syscall::$name,
             support: $support,
-            call: |cx, args| $crate::handler::Handler::call(&$handler, cx, args),
+            call: |cx, args| $crate::handler::Handler::<$cx, _>::call(&$handler, cx, args),
             describe: |args| $crate::handler::Handler::<$cx, _>::describe(&$handler, args),
         }
     };
@@ -111,24 +113,31 @@ mod tests {
 
     use super::Support;
     use crate::args::Fd;
+    use crate::handler::Context;
 
-    struct Cx(Vec<String>);
+    struct Cx<'a>(&'a mut Vec<String>);
 
-    fn read(cx: &mut Cx, fd: Fd, buf: UserAddr, count: usize) -> SysResult<usize> {
+    struct Test;
+
+    impl Context for Test {
+        type Of<'a> = Cx<'a>;
+    }
+
+    fn read(cx: &mut Cx<'_>, fd: Fd, buf: UserAddr, count: usize) -> SysResult<usize> {
         cx.0.push(format!("read {fd:?} {buf:?} {count}"));
         Ok(count)
     }
 
-    fn getpid(_: &mut Cx) -> SysResult<i32> {
+    fn getpid(_: &mut Cx<'_>) -> SysResult<i32> {
         Ok(7)
     }
 
-    fn uname(_: &mut Cx, out: UserPtr<[u8; 390]>) -> SysResult<()> {
+    fn uname(_: &mut Cx<'_>, out: UserPtr<[u8; 390]>) -> SysResult<()> {
         if out.is_null() { Err(Errno::EFAULT.into()) } else { Ok(()) }
     }
 
     syscall_table! {
-        static TEST: Cx {
+        static TEST: Test {
             read => full, read;
             getpid => full, getpid;
             uname => partial("a test"), uname;
@@ -138,9 +147,10 @@ mod tests {
 
     #[test]
     fn rows_convert_call_and_describe_by_type() {
-        let mut cx = Cx(Vec::new());
+        let mut log = Vec::new();
+        let mut cx = Cx(&mut log);
         assert_eq!(TEST.call(&mut cx, 0, [3, 0x1000, 12, 0, 0, 0]), Ok(12));
-        assert_eq!(cx.0, ["read Fd(3) 0x1000 12"]);
+        assert_eq!(*cx.0, ["read Fd(3) 0x1000 12"]);
         assert_eq!(TEST.call(&mut cx, 39, [0; 6]), Ok(7));
         assert_eq!(TEST.call(&mut cx, 63, [0; 6]), Err(SysError::Errno(Errno::EFAULT)));
         let row = TEST.row(0).expect("read has a row");
@@ -149,7 +159,8 @@ mod tests {
 
     #[test]
     fn what_has_no_row_or_is_refused_says_so() {
-        let mut cx = Cx(Vec::new());
+        let mut log = Vec::new();
+        let mut cx = Cx(&mut log);
         assert_eq!(TEST.call(&mut cx, 1, [0; 6]), Err(SysError::Errno(Errno::ENOSYS)));
         assert_eq!(TEST.call(&mut cx, u64::MAX, [0; 6]), Err(SysError::Errno(Errno::ENOSYS)));
         let row = TEST.row(134).expect("uselib has a row");

@@ -1,0 +1,126 @@
+//! Ids of processes, users and groups that are only read, and what the system calls itself
+//! (`getpid(2)`, `getuid(2)`, `uname(2)`).
+
+use abi::{Errno, SysResult};
+use guestmem::{MemExt, UserPtr};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::cx::Cx;
+
+/// `getpid(2)`.
+pub(crate) fn getpid(cx: &mut Cx<'_>) -> SysResult<i32> {
+    Ok(cx.task.tgid())
+}
+
+/// `gettid(2)`.
+pub(crate) fn gettid(cx: &mut Cx<'_>) -> SysResult<i32> {
+    Ok(cx.task.tid())
+}
+
+/// `set_tid_address(2)`.
+pub(crate) fn set_tid_address(cx: &mut Cx<'_>, word: UserPtr<i32>) -> SysResult<i32> {
+    Ok(cx.task.set_tid_address(word.addr().0))
+}
+
+/// `set_robust_list(2)`.
+pub(crate) fn set_robust_list(cx: &mut Cx<'_>, head: UserPtr<[u64; 3]>, len: usize) -> SysResult<()> {
+    if len != size_of::<[u64; 3]>() {
+        return Err(Errno::EINVAL.into());
+    }
+    cx.task.set_robust_list(head.addr().0);
+    Ok(())
+}
+
+/// `getuid(2)`.
+pub(crate) fn getuid(cx: &mut Cx<'_>) -> SysResult<u32> {
+    Ok(cx.task.cred().uid)
+}
+
+/// `geteuid(2)`.
+pub(crate) fn geteuid(cx: &mut Cx<'_>) -> SysResult<u32> {
+    Ok(cx.task.cred().euid)
+}
+
+/// `getgid(2)`.
+pub(crate) fn getgid(cx: &mut Cx<'_>) -> SysResult<u32> {
+    Ok(cx.task.cred().gid)
+}
+
+/// `getegid(2)`.
+pub(crate) fn getegid(cx: &mut Cx<'_>) -> SysResult<u32> {
+    Ok(cx.task.cred().egid)
+}
+
+/// `getresuid(2)`.
+pub(crate) fn getresuid(
+    cx: &mut Cx<'_>,
+    real: UserPtr<u32>,
+    effective: UserPtr<u32>,
+    saved: UserPtr<u32>,
+) -> SysResult<()> {
+    let cred = cx.task.cred();
+    store_three(cx, [(real, cred.uid), (effective, cred.euid), (saved, cred.suid)])
+}
+
+/// `getresgid(2)`.
+pub(crate) fn getresgid(
+    cx: &mut Cx<'_>,
+    real: UserPtr<u32>,
+    effective: UserPtr<u32>,
+    saved: UserPtr<u32>,
+) -> SysResult<()> {
+    let cred = cx.task.cred();
+    store_three(cx, [(real, cred.gid), (effective, cred.egid), (saved, cred.sgid)])
+}
+
+fn store_three(cx: &Cx<'_>, words: [(UserPtr<u32>, u32); 3]) -> SysResult<()> {
+    let mem = cx.task.mem();
+    for (to, id) in words {
+        mem.store(to, &id)?;
+    }
+    Ok(())
+}
+
+/// `getgroups(2)`: the number of groups; `EINVAL` when `size` is too small for them, or negative.
+pub(crate) fn getgroups(cx: &mut Cx<'_>, size: i32, list: UserPtr<u32>) -> SysResult<usize> {
+    let cred = cx.task.cred();
+    let size = usize::try_from(size).map_err(|_| Errno::EINVAL)?;
+    if size == 0 {
+        return Ok(cred.groups.len());
+    }
+    if size < cred.groups.len() {
+        return Err(Errno::EINVAL.into());
+    }
+    cx.task.mem().write_words(list, &cred.groups)?;
+    Ok(cred.groups.len())
+}
+
+/// Copies of whole arrays of words.
+trait WriteWords {
+    fn write_words(&self, to: UserPtr<u32>, words: &[u32]) -> Result<(), guestmem::Fault>;
+}
+
+impl<M: guestmem::UserMem + ?Sized> WriteWords for M {
+    fn write_words(&self, to: UserPtr<u32>, words: &[u32]) -> Result<(), guestmem::Fault> {
+        self.write(to.addr(), words.as_bytes())
+    }
+}
+
+/// `struct new_utsname`: six fields of 65 bytes.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct UtsName {
+    fields: [[u8; 65]; 6],
+}
+
+/// `uname(2)`. The release is the oldest whose calls we aim to have; programs look for a minimum.
+pub(crate) fn uname(cx: &mut Cx<'_>, out: UserPtr<UtsName>) -> SysResult<()> {
+    let texts = ["Linux", "rampart", "6.1.0-rampart", "#1 SMP", "x86_64", "(none)"];
+    let mut name = UtsName { fields: [[0; 65]; 6] };
+    for (field, text) in name.fields.iter_mut().zip(texts) {
+        for (to, from) in field.iter_mut().zip(text.bytes()) {
+            *to = from;
+        }
+    }
+    Ok(cx.task.mem().store(out, &name)?)
+}
