@@ -84,7 +84,18 @@ impl Task {
         }
         let mem = self.mem();
         if mem.store(UserPtr::new(UserAddr(addr)), &0u32).is_ok() {
-            let _ = mem.futex_wake(UserAddr(addr), 1, u32::MAX);
+            self.futex_wake(UserAddr(addr));
+        }
+    }
+
+    /// Wakes one waiter, the host's or ours.
+    fn futex_wake(&self, at: UserAddr) {
+        if self.kernel().platform().features().native_futex {
+            // Nobody may wait; a bad address has been met already.
+            let _ = self.mem().futex_wake(at, 1, u32::MAX);
+        }
+        if let Ok(key) = self.futex_key(at) {
+            self.kernel().futexes().wake(key, 1, u32::MAX);
         }
     }
 
@@ -134,7 +145,7 @@ impl Task {
             }
         }
         if value & FUTEX_WAITERS != 0 {
-            let _ = mem.futex_wake(at, 1, u32::MAX);
+            self.futex_wake(at);
         }
     }
 }
@@ -145,6 +156,7 @@ impl Kernel {
         let (tid, tgid) = (task.tid(), task.tgid());
         let group = task.group();
         let mut notices = Notices::default();
+        let used = task.process_usage();
         let last = {
             let mut table = self.table.lock();
             let Some(node) = table.groups.get_mut(&tgid) else { return Resume::ExitProcess };
@@ -152,6 +164,7 @@ impl Kernel {
             let last = node.members.is_empty();
             if last {
                 node.uid = task.cred().uid;
+                node.usage = used;
             }
             table.tasks.remove(&tid);
             last

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use abi::process::WaitStatus;
+use abi::process::{Rusage, WaitStatus};
 use abi::signal::Signal;
 
 use crate::group::ThreadGroup;
@@ -36,6 +36,10 @@ pub(crate) struct Node {
     pub(crate) executed: bool,
     /// Real user id at the end, for `waitid(2)`.
     pub(crate) uid: u32,
+    /// What it used, at the end.
+    pub(crate) usage: Rusage,
+    /// What the children used that were waited for.
+    pub(crate) children_usage: Rusage,
 }
 
 /// See the module.
@@ -101,6 +105,8 @@ impl Table {
             subreaper: false,
             executed: false,
             uid: 0,
+            usage: Rusage::default(),
+            children_usage: Rusage::default(),
         };
         self.groups.insert(id, node);
     }

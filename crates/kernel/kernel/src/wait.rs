@@ -5,6 +5,7 @@ use std::sync::Arc;
 use abi::poll::PollEvents;
 use abi::process::{Rusage, WaitOptions, WaitStatus};
 use abi::signal::Signal;
+use abi::time::Timeval;
 use abi::{Errno, SysError, SysResult};
 
 use crate::table::{Node, Table};
@@ -30,7 +31,7 @@ pub struct Waited {
     pub uid: u32,
     /// How.
     pub status: WaitStatus,
-    /// What it used. Times are not kept yet: zero.
+    /// What it used: processor time and peak memory; zero while it lives.
     pub usage: Rusage,
 }
 
@@ -75,13 +76,18 @@ impl Task {
 /// The change of `id` that `options` asks for; taken unless `keep`.
 fn take_change(table: &mut Table, id: i32, options: WaitOptions, keep: bool) -> Option<Waited> {
     let node = table.groups.get_mut(&id)?;
-    let waited = |status, uid| Waited { pid: id, uid, status, usage: Rusage::default() };
+    let usage = node.usage;
+    let waited = |status, uid| Waited { pid: id, uid, status, usage };
     if let Some(status) = node.zombie {
         if !options.contains(WaitOptions::EXITED) {
             return None;
         }
         let found = waited(status, node.uid);
         if !keep {
+            let (parent, all) = (node.parent, add(node.usage, node.children_usage));
+            if let Some(parent) = table.groups.get_mut(&parent) {
+                parent.children_usage = add(parent.children_usage, all);
+            }
             table.forget(id);
         }
         return Some(found);
@@ -95,4 +101,39 @@ fn take_change(table: &mut Table, id: i32, options: WaitOptions, keep: bool) -> 
         node.report = None;
     }
     Some(waited(status, node.uid))
+}
+
+fn add(a: Rusage, b: Rusage) -> Rusage {
+    let sum = |a: Timeval, b: Timeval| {
+        let usec = a.usec + b.usec;
+        Timeval { sec: a.sec.saturating_add(b.sec) + usec / 1_000_000, usec: usec % 1_000_000 }
+    };
+    Rusage {
+        utime: sum(a.utime, b.utime),
+        stime: sum(a.stime, b.stime),
+        maxrss: a.maxrss.max(b.maxrss),
+        ..Rusage::default()
+    }
+}
+
+impl Task {
+    /// What the process has used so far (`getrusage(RUSAGE_SELF)`).
+    pub fn process_usage(&self) -> Rusage {
+        let mem = self.mem();
+        let (user, system) = mem.cpu_time();
+        let maxrss = i64::try_from(mem.memory_use().peak_resident / 1024).unwrap_or(i64::MAX);
+        Rusage { utime: user.into(), stime: system.into(), maxrss, ..Rusage::default() }
+    }
+
+    /// What this thread has used (`getrusage(RUSAGE_THREAD)`).
+    pub fn thread_usage(&self) -> Rusage {
+        let (user, system) = self.handle.get().map(|handle| handle.cpu_time()).unwrap_or_default();
+        Rusage { utime: user.into(), stime: system.into(), ..Rusage::default() }
+    }
+
+    /// What the children used that were waited for (`getrusage(RUSAGE_CHILDREN)`).
+    pub fn children_usage(&self) -> Rusage {
+        let table = self.kernel().table.lock();
+        table.groups.get(&self.tgid()).map(|node| node.children_usage).unwrap_or_default()
+    }
 }
