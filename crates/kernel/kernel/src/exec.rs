@@ -51,6 +51,8 @@ impl Task {
         let mut actions = group.actions().lock().clone();
         actions.reset_handlers();
         group.unshare_actions(actions);
+        let timers = group.timers.lock().at_exec();
+        drop(timers);
         self.signals.lock().stack = SigAltStack::default();
         if let Some(node) = self.kernel().table.lock().groups.get_mut(&self.tgid()) {
             node.executed = true;

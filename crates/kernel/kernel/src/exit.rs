@@ -182,6 +182,8 @@ impl Kernel {
             status
         };
         group.ending.store(true, Ordering::SeqCst);
+        let timers = std::mem::take(&mut *group.timers.lock());
+        drop(timers);
         self.end_process(tgid, status, &mut notices);
         self.end_session(task);
         self.end_container(tgid);

@@ -11,6 +11,7 @@ use sync::wait::WaitQueue;
 use sync::{Mutex, order};
 
 use crate::slots::Terminal;
+use crate::timers::Timers;
 
 /// Actions, shared by tasks cloned with `CLONE_SIGHAND`.
 pub(crate) type SharedActions = Arc<Mutex<order::SignalHandlers, Actions>>;
@@ -30,6 +31,7 @@ pub struct ThreadGroup {
     pub(crate) signal_events: WaitQueue,
     /// Woken when the process has ended (`pidfd`) or a thread has left it.
     pub(crate) end_events: WaitQueue,
+    pub(crate) timers: Mutex<order::Leaf, Timers>,
     terminal: Mutex<order::Leaf, Option<Arc<dyn Terminal>>>,
 }
 
@@ -63,6 +65,7 @@ impl ThreadGroup {
             child_events: WaitQueue::new(),
             signal_events: WaitQueue::new(),
             end_events: WaitQueue::new(),
+            timers: Mutex::default(),
             terminal: Mutex::new(None),
         })
     }

@@ -8,6 +8,7 @@ use abi::limits::Limits;
 use abi::process::WaitStatus;
 use abi::{Errno, SysResult};
 use cred::Credentials;
+use ktime::TimerQueue;
 use mm::MemoryManager;
 use platform::{GuestThread, NewThread, Platform, Registers, SyscallTrap};
 use sync::wait::WaitQueue;
@@ -70,6 +71,8 @@ pub struct Kernel {
     /// Woken with every process that ends and has no parent to tell.
     pub(crate) ended: WaitQueue,
     live: AtomicI32,
+    pub(crate) timers: Arc<TimerQueue>,
+    futexes: futex::Futexes,
 }
 
 impl Kernel {
@@ -83,6 +86,8 @@ impl Kernel {
             table: Mutex::new(Table::default()),
             ended: WaitQueue::new(),
             live: AtomicI32::new(0),
+            timers: TimerQueue::new(),
+            futexes: futex::Futexes::default(),
         })
     }
 
@@ -94,6 +99,16 @@ impl Kernel {
     /// The system calls.
     pub fn syscalls(&self) -> &Arc<dyn SyscallTable> {
         &self.syscalls
+    }
+
+    /// The timer thread, for timerfd.
+    pub fn timers(&self) -> &Arc<TimerQueue> {
+        &self.timers
+    }
+
+    /// Futexes the host does not answer.
+    pub fn futexes(&self) -> &futex::Futexes {
+        &self.futexes
     }
 
     /// When the sandbox was made: zero of its `CLOCK_BOOTTIME`.
@@ -167,5 +182,12 @@ impl Kernel {
     /// Ids of all processes, in order (`/proc`).
     pub fn processes(&self) -> Vec<i32> {
         self.table.lock().groups.keys().copied().collect()
+    }
+
+    /// Living threads of a process, by id (`/proc/PID/task`).
+    pub fn threads(&self, tgid: i32) -> Vec<Arc<Task>> {
+        let mut threads = self.table.lock().members(tgid);
+        threads.sort_by_key(|task| task.tid());
+        threads
     }
 }

@@ -6,9 +6,10 @@
 //! - [`group`]: [`ThreadGroup`], a process.
 //! - [`trap`]: the life of a trap: dispatch, signals, resumption.
 //! - [`send`] and [`deliver`]: signals on their way in and out.
+//! - [`timers`]: timers that send signals.
 //! - [`clone`](mod@clone), [`exec`], [`exit`], [`wait`], [`job`]: the calls of those names.
 //!
-//! Not here yet: pid namespaces below the first, ptrace, core dumps, POSIX timers.
+//! Not here yet: pid namespaces below the first, ptrace, core dumps, processor-time timers.
 #![forbid(unsafe_code)]
 
 pub mod clone;
@@ -26,6 +27,7 @@ pub mod table;
 pub mod task;
 #[cfg(test)]
 mod tests;
+pub mod timers;
 pub mod trap;
 pub mod wait;
 
@@ -35,4 +37,5 @@ pub use group::ThreadGroup;
 pub use kernel::{FirstProcess, Kernel, Parts, SyscallTable};
 pub use slots::{FileTable, FsView, Terminal};
 pub use task::{BlockError, Task};
+pub use timers::{TimerNotify, TimerSetting};
 pub use wait::{WaitTarget, Waited};

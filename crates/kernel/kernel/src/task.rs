@@ -163,6 +163,12 @@ impl Task {
         Arc::clone(self.mm().space())
     }
 
+    /// Names a futex of its memory. `EINVAL` unless aligned.
+    pub fn futex_key(&self, addr: guestmem::UserAddr) -> Result<futex::Key, Errno> {
+        // The manager lives as long as anybody waits in it, so its place in memory names it.
+        futex::Key::new(Arc::as_ptr(&self.mm()) as usize as u64, addr)
+    }
+
     /// Its credentials.
     pub fn cred(&self) -> Arc<Credentials> {
         Arc::clone(&self.holdings.lock().cred)

@@ -8,7 +8,7 @@ use abi::{Errno, Restart, SysResult};
 use platform::{GuestThread, Resume, SyscallTrap, Trap};
 
 use crate::fake::{Calls, Thread, boot, memory};
-use crate::{CloneRequest, NewProgram, Task, WaitTarget};
+use crate::{CloneRequest, NewProgram, Task, TimerNotify, TimerSetting, WaitTarget};
 
 const FORK: u64 = 57;
 const EXIT: u64 = 60;
@@ -194,4 +194,32 @@ fn tasks_are_bounded() {
     }
     assert_eq!(init.call(FORK, [0; 6]), Resume::Return(Errno::EAGAIN.to_register()));
     assert_eq!(kernel.live_tasks(), 16);
+}
+
+#[test]
+fn timers_send_signals() {
+    let (kernel, mut init) = boot(Calls(calls));
+    let task = kernel.task(1).expect("init");
+    handle(&task, Signal::SIGALRM, 0);
+    let ms = std::time::Duration::from_millis;
+    let setting = TimerSetting { left: ms(2), period: ms(0) };
+    assert_eq!(task.set_real_timer(setting), TimerSetting::default());
+    let set = SigSet::of(Signal::SIGUSR2);
+    task.set_mask(set);
+    let id = task.timer_create(TimerNotify::Process(Signal::SIGUSR2, 77)).expect("room");
+    let next = std::time::Instant::now().checked_add(ms(1));
+    task.timer_settime(id, next, ms(0)).expect("exists");
+    let late = std::time::Instant::now().checked_add(ms(5000));
+    let found = loop {
+        match task.sigtimedwait(set, late) {
+            Err(Errno::EINTR) => assert_eq!(init.trap(Trap::Interrupted), Resume::Continue),
+            other => break other.map(|(signal, info)| (signal, info.code)),
+        }
+    };
+    assert_eq!(found, Ok((Signal::SIGUSR2, abi::signal::SI_TIMER)));
+    assert_eq!(task.timer_delete(id), Ok(()));
+    while init.registers.rip != 0x1234 {
+        assert_eq!(init.trap(Trap::Interrupted), Resume::Continue);
+        std::thread::yield_now();
+    }
 }

@@ -1,0 +1,85 @@
+//! Futexes of one word, with real threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use abi::Errno;
+use guestmem::{Fault, UserAddr, UserMem};
+use sync::wait::Parker;
+
+use crate::{FutexError, Futexes, Key};
+
+const KEY: Key = Key { space: 1, addr: UserAddr(0x1000) };
+const OTHER: Key = Key { space: 1, addr: UserAddr(0x2000) };
+
+/// The same word everywhere.
+#[derive(Default)]
+struct Word(AtomicU32);
+
+impl UserMem for Word {
+    fn read(&self, _: UserAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        buf.copy_from_slice(&self.0.load(Ordering::SeqCst).to_le_bytes());
+        Ok(())
+    }
+
+    fn write(&self, _: UserAddr, _: &[u8]) -> Result<(), Fault> {
+        Err(Fault { copied: 0 })
+    }
+
+    fn compare_exchange_u32(&self, _: UserAddr, old: u32, new: u32) -> Result<u32, Fault> {
+        Ok(self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).unwrap_or_else(|v| v))
+    }
+}
+
+fn until(mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < end, "nothing happened");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn waits_end_by_value_deadline_and_interruption() {
+    let (futexes, word, parker) = (Futexes::default(), Word::default(), Parker::new());
+    let wait = |expected, deadline| futexes.wait(&word, KEY, expected, u32::MAX, &parker, deadline);
+    assert_eq!(wait(1, None), Err(FutexError::Changed));
+    assert_eq!(wait(0, Some(Instant::now())), Err(FutexError::TimedOut));
+    parker.interrupt();
+    assert_eq!(wait(0, None), Err(FutexError::Interrupted));
+    assert_eq!(futexes.wake(KEY, 1, u32::MAX), 0);
+    assert_eq!(Key::new(1, UserAddr(2)), Err(Errno::EINVAL));
+}
+
+#[test]
+fn a_requeued_waiter_is_woken_at_its_new_place() {
+    let (futexes, word) = (Arc::new(Futexes::default()), Arc::new(Word::default()));
+    let guest = {
+        let (futexes, word) = (Arc::clone(&futexes), Arc::clone(&word));
+        std::thread::spawn(move || futexes.wait(word.as_ref(), KEY, 0, u32::MAX, &Parker::new(), None))
+    };
+    until(|| futexes.requeue(word.as_ref(), (KEY, OTHER), (0, 1), Some(0)) == Ok(1));
+    assert_eq!(futexes.wake(KEY, 1, u32::MAX), 0);
+    assert_eq!(futexes.wake(OTHER, 1, u32::MAX), 1);
+    assert_eq!(guest.join().expect("no panic"), Ok(()));
+}
+
+#[test]
+fn an_unlock_hands_the_lock_to_the_waiter() {
+    let (futexes, word) = (Arc::new(Futexes::default()), Arc::new(Word::default()));
+    assert_eq!(futexes.trylock_pi(word.as_ref(), KEY, 5), Ok(()));
+    assert_eq!(futexes.trylock_pi(word.as_ref(), KEY, 5), Err(FutexError::Errno(Errno::EDEADLK)));
+    assert_eq!(futexes.trylock_pi(word.as_ref(), KEY, 6), Err(FutexError::Changed));
+    assert_eq!(futexes.unlock_pi(word.as_ref(), KEY, 6), Err(FutexError::Errno(Errno::EPERM)));
+    let guest = {
+        let (futexes, word) = (Arc::clone(&futexes), Arc::clone(&word));
+        std::thread::spawn(move || futexes.lock_pi(word.as_ref(), KEY, 6, &Parker::new(), None))
+    };
+    until(|| word.0.load(Ordering::SeqCst) & crate::pi::WAITERS != 0);
+    assert_eq!(futexes.unlock_pi(word.as_ref(), KEY, 5), Ok(()));
+    assert_eq!(guest.join().expect("no panic"), Ok(()));
+    assert_eq!(word.0.load(Ordering::SeqCst), 6);
+    assert_eq!(futexes.unlock_pi(word.as_ref(), KEY, 6), Ok(()));
+    assert_eq!(word.0.load(Ordering::SeqCst), 0);
+}
