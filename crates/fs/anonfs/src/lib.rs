@@ -1,7 +1,7 @@
 //! Files without a name: pipes, eventfd, epoll, timerfd, inotify.
 //!
 //! - [`pipe`]: the buffer of pipes and fifos and their ends.
-//! - [`eventfd`]: counters.
+//! - [`mod@eventfd`], counters.
 //! - [`epoll`]: sets of files with a ready list filled by wake-ups, never by scanning.
 //! - [`timerfd`]: timers as files, over a [`timerfd::TimerSource`] handed in.
 //! - [`inotify`]: event queues, and the registry that hooks in the VFS report to.

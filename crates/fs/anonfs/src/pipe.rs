@@ -31,8 +31,6 @@ pub const DEFAULT_CAPACITY: usize = 65536;
 pub const MAX_CAPACITY: usize = 1 << 20;
 /// Most anybody may ask for: what a sandbox can afford, far below Linux's 2 GiB.
 const HARD_CAPACITY: usize = 1 << 24;
-/// `FIONREAD`: bytes that can be read.
-const FIONREAD: u32 = 0x541b;
 
 /// The buffer shared by the ends of a pipe or fifo.
 #[derive(Debug)]
@@ -299,7 +297,7 @@ impl File for PipeEnd {
 
     fn ioctl(&self, _cx: &FileContext<'_>, request: &IoctlRequest<'_>) -> Result<u64> {
         match request.cmd {
-            FIONREAD => {
+            abi::ioctl::FIONREAD => {
                 let len = self.pipe.state.lock().buffer.len();
                 let len = i32::try_from(len).unwrap_or(i32::MAX);
                 request.mem.store(UserPtr::new(request.addr()), &len)?;
