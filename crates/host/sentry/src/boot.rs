@@ -1,0 +1,161 @@
+//! What a Sentry is started with, and the entry that starts it.
+//!
+//! [`BootConfig`] is the contract between the `sandbox` crate (outside) and this one. It holds only
+//! plain data and descriptor numbers, so that it can cross an `execve(2)`.
+
+use std::os::fd::RawFd;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Everything a Sentry needs to boot a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootConfig {
+    /// Container id, as given to `runsc create`.
+    pub container_id: String,
+    /// Host name in the guest's UTS namespace.
+    pub hostname: String,
+    /// Name of the platform, such as `systrap`.
+    pub platform: String,
+    /// What lies over the root.
+    pub overlay: Overlay,
+    /// Mounts in order. The first one is the root, its target `/`.
+    pub mounts: Vec<Mount>,
+    /// First process.
+    pub process: Process,
+    /// Log in detail.
+    pub debug: bool,
+    /// Log every system call of the guest.
+    pub strace: bool,
+    /// Descriptors open in the Sentry when it starts.
+    pub fds: InheritedFds,
+}
+
+/// Where writes to the root go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlay {
+    /// Into the root itself.
+    None,
+    /// Into memory, lost at exit.
+    Memory,
+}
+
+/// One mount of the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path in the guest.
+    pub target: String,
+    /// What is mounted.
+    pub source: Source,
+    /// Writes fail with `EROFS`.
+    pub readonly: bool,
+    /// Options for the file system that are not flags of the mount, such as `size=64k`.
+    pub options: Vec<String>,
+}
+
+/// What a mount shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// An attachment of the Gofer, by its index in `gofer::Config::attachments`.
+    Gofer(u32),
+    /// A file system of the Sentry's own, by name: `proc`, `sysfs`, `tmpfs`, `devtmpfs`, `devpts`,
+    /// `mqueue` or `cgroup`.
+    Kernel(String),
+}
+
+/// The first process of the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Arguments; never empty. The first is looked up in the `PATH` of `env`.
+    pub args: Vec<String>,
+    /// Environment, `NAME=value`.
+    pub env: Vec<String>,
+    /// Working directory, absolute.
+    pub cwd: String,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Effective, permitted and bounding capabilities, a bit each (`capabilities(7)`).
+    pub capabilities: u64,
+    /// Resource limits that differ from the defaults.
+    pub rlimits: Vec<Rlimit>,
+    /// Standard input, output and error are one terminal.
+    pub terminal: bool,
+    /// `PR_SET_NO_NEW_PRIVS` is set.
+    pub no_new_privs: bool,
+}
+
+/// A resource limit (`getrlimit(2)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// `RLIMIT_*` number.
+    pub resource: u32,
+    /// Soft limit.
+    pub soft: u64,
+    /// Hard limit.
+    pub hard: u64,
+}
+
+/// Numbers of the descriptors that a Sentry inherits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InheritedFds {
+    /// Listening control socket; `None` when nobody is to control the sandbox.
+    pub control: Option<RawFd>,
+    /// Connections to the Gofer, `SOCK_SEQPACKET`. They share the Gofer's nodes.
+    pub gofer: Vec<RawFd>,
+    /// Standard input, output and error of the guest.
+    pub stdio: [RawFd; 3],
+}
+
+/// How the first process of the container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    /// With an exit code.
+    Exited(u8),
+    /// By a signal.
+    Signaled(u8),
+}
+
+impl ExitStatus {
+    /// The code that `runsc` ends with: the guest's own, or 128 and the number of the signal.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Signaled(signal) => 128_u8.saturating_add(signal),
+        }
+    }
+}
+
+/// Why a Sentry does not start.
+#[derive(Debug, Error)]
+pub enum BootError {
+    /// This build cannot run a guest.
+    #[error("platform {0:?}: no platform wired yet")]
+    NoPlatform(String),
+}
+
+/// Boots the container and runs it until its first process ends.
+///
+/// Deliberately an error for now, whatever the configuration: no platform is wired to the kernel.
+pub fn run(config: BootConfig) -> Result<ExitStatus, BootError> {
+    Err(BootError::NoPlatform(config.platform))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ExitStatus;
+
+    #[test]
+    fn codes_are_those_of_a_shell() {
+        assert_eq!(ExitStatus::Exited(3).code(), 3);
+        assert_eq!(ExitStatus::Signaled(9).code(), 137);
+        assert_eq!(ExitStatus::Signaled(255).code(), 255);
+    }
+}
