@@ -1,143 +1,178 @@
-//! What of a spec we insist on.
+//! The checks on a spec. Every error names the field.
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::Spec;
+use serde_json::Value;
 
-/// File systems a spec may mount; the rest is refused by name.
-pub const MOUNT_TYPES: &[&str] =
-    &["bind", "none", "tmpfs", "proc", "sysfs", "devpts", "devtmpfs", "mqueue", "cgroup", "cgroup2"];
+use crate::OciError;
 
-/// A field that will not do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Field, as a path of JSON keys.
-    pub field: String,
-    /// What is wrong with it.
-    pub reason: String,
+const NAMESPACES: &[&str] = &["pid", "network", "ipc", "uts", "mount", "user", "cgroup", "time"];
+/// Types of mounts the Sentry has, and those that are binds by another name.
+const MOUNT_TYPES: &[&str] =
+    &["bind", "none", "proc", "sysfs", "tmpfs", "devtmpfs", "devpts", "mqueue", "cgroup", "cgroup2"];
+
+/// Makes errors about one file.
+struct Checker<'a> {
+    file: &'a Path,
 }
 
-fn problem(field: impl Into<String>, reason: impl Into<String>) -> Problem {
-    Problem { field: field.into(), reason: reason.into() }
-}
+impl Checker<'_> {
+    fn missing(&self, field: impl Into<String>) -> OciError {
+        OciError::Missing { file: self.file.into(), field: field.into() }
+    }
 
-/// Checks everything that does not need a look at the file system.
-///
-/// # Errors
-/// The first field that will not do.
-pub fn spec(spec: &Spec) -> Result<(), Problem> {
-    version(spec.version())?;
-    for (field, present) in [
-        ("windows", spec.windows().is_some()),
-        ("solaris", spec.solaris().is_some()),
-        ("vm", spec.vm().is_some()),
-        ("zos", spec.zos().is_some()),
-    ] {
-        if present {
-            return Err(problem(field, "not a spec for Linux"));
-        }
+    fn invalid(&self, field: impl Into<String>, value: &str, reason: &'static str) -> OciError {
+        OciError::Invalid { file: self.file.into(), field: field.into(), value: value.into(), reason }
     }
-    if let Some(process) = spec.process() {
-        self::process(process)?;
-    }
-    mounts(spec)?;
-    namespaces(spec)
-}
 
-/// `ociVersion`: 1.x, as we know no other major version.
-fn version(version: &str) -> Result<(), Problem> {
-    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    match major {
-        Some(1) => Ok(()),
-        Some(_) => Err(problem("ociVersion", format!("{version:?} is not a version 1 spec"))),
-        None => Err(problem("ociVersion", format!("{version:?} is not a semantic version"))),
+    /// The string at `pointer` (RFC 6901), which must be there.
+    fn text<'v>(&self, value: &'v Value, pointer: &str, field: &str) -> Result<&'v str, OciError> {
+        match value.pointer(pointer) {
+            None | Some(Value::Null) => Err(self.missing(field)),
+            Some(Value::String(text)) => Ok(text),
+            Some(other) => Err(self.invalid(field, &other.to_string(), "not a string")),
+        }
     }
-}
 
-fn process(process: &Process) -> Result<(), Problem> {
-    if process.args().as_ref().is_none_or(Vec::is_empty) {
-        return Err(problem("process.args", "must name a program"));
-    }
-    if !process.cwd().is_absolute() {
-        return Err(problem("process.cwd", format!("{:?} is not an absolute path", process.cwd())));
-    }
-    for (at, variable) in process.env().iter().flatten().enumerate() {
-        if variable.contains('\0') {
-            return Err(problem(format!("process.env[{at}]"), "contains a NUL"));
+    fn absolute(&self, field: &str, path: &str) -> Result<(), OciError> {
+        if path.contains('\0') {
+            return Err(self.invalid(field, path, "contains a NUL"));
         }
+        if path.starts_with('/') { Ok(()) } else { Err(self.invalid(field, path, "not an absolute path")) }
     }
-    for (at, argument) in process.args().iter().flatten().enumerate() {
-        if argument.contains('\0') {
-            return Err(problem(format!("process.args[{at}]"), "contains a NUL"));
-        }
-    }
-    for (at, limit) in process.rlimits().iter().flatten().enumerate() {
-        if limit.soft() > limit.hard() {
-            return Err(problem(format!("process.rlimits[{at}]"), "soft limit above the hard limit"));
-        }
-    }
-    if process.selinux_label().as_ref().is_some_and(|label| !label.is_empty()) {
-        return Err(problem("process.selinuxLabel", "SELinux labels are not supported"));
-    }
-    Ok(())
-}
 
-fn mounts(spec: &Spec) -> Result<(), Problem> {
-    for (at, mount) in spec.mounts().iter().flatten().enumerate() {
-        let field = format!("mounts[{at}]");
-        if mount.destination().as_os_str().is_empty() {
-            return Err(problem(format!("{field}.destination"), "is empty"));
-        }
-        let options = mount.options().clone().unwrap_or_default();
-        let bind = options.iter().any(|option| option == "bind" || option == "rbind");
-        match mount.typ().as_deref() {
-            Some(kind) if !bind && !MOUNT_TYPES.contains(&kind) => {
-                return Err(problem(format!("{field}.type"), format!("unknown mount type {kind:?}")));
+    fn version(&self, value: &Value) -> Result<(), OciError> {
+        let version = self.text(value, "/ociVersion", "ociVersion")?;
+        let numbers = version.split_once(['-', '+']).map_or(version, |(numbers, _)| numbers);
+        let mut parts = numbers.split('.').map(str::parse::<u32>);
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(Ok(1)), Some(Ok(_)), Some(Ok(_)), None) => Ok(()),
+            (Some(Ok(_)), Some(Ok(_)), Some(Ok(_)), None) => {
+                Err(self.invalid("ociVersion", version, "only versions 1.x are supported"))
             }
-            None | Some("") if !bind => {
-                return Err(problem(format!("{field}.type"), "missing, and not a bind mount"));
+            _ => Err(self.invalid("ociVersion", version, "not a version")),
+        }
+    }
+
+    fn process(&self, value: &Value) -> Result<(), OciError> {
+        if !value.get("process").is_some_and(Value::is_object) {
+            return Err(self.missing("process"));
+        }
+        match value.pointer("/process/args").and_then(Value::as_array) {
+            Some(args) if !args.is_empty() => {}
+            _ => return Err(self.missing("process.args")),
+        }
+        self.absolute("process.cwd", self.text(value, "/process/cwd", "process.cwd")?)?;
+        let env = value.pointer("/process/env").and_then(Value::as_array);
+        for (index, variable) in env.into_iter().flatten().enumerate() {
+            let text = variable.as_str().unwrap_or_default();
+            if !text.contains('=') {
+                return Err(self.invalid(format!("process.env[{index}]"), text, "not NAME=value"));
             }
-            _ => {}
         }
-        if bind && mount.source().is_none() {
-            return Err(problem(format!("{field}.source"), "a bind mount needs a source"));
-        }
-        if let Some(option) = options.iter().find(|o| *o == "shared" || *o == "rshared") {
-            return Err(problem(
-                format!("{field}.options"),
-                format!("{option:?} propagation is not supported"),
-            ));
-        }
+        Ok(())
     }
-    Ok(())
+
+    fn mounts(&self, value: &Value) -> Result<(), OciError> {
+        let mounts = value.get("mounts").and_then(Value::as_array);
+        for (index, mount) in mounts.into_iter().flatten().enumerate() {
+            let field = format!("mounts[{index}].destination");
+            self.absolute(&field, self.text(mount, "/destination", &field)?)?;
+            let kind = mount.get("type").and_then(Value::as_str).unwrap_or("bind");
+            if !MOUNT_TYPES.contains(&kind) {
+                return Err(self.invalid(format!("mounts[{index}].type"), kind, "unknown type of mount"));
+            }
+            let source = mount.get("source").and_then(Value::as_str);
+            if source.is_none() && matches!(kind, "bind" | "none") {
+                return Err(self.missing(format!("mounts[{index}].source")));
+            }
+        }
+        Ok(())
+    }
+
+    fn namespaces(&self, value: &Value) -> Result<(), OciError> {
+        let namespaces = value.pointer("/linux/namespaces").and_then(Value::as_array);
+        let mut seen = Vec::new();
+        for (index, namespace) in namespaces.into_iter().flatten().enumerate() {
+            let field = format!("linux.namespaces[{index}].type");
+            let kind = self.text(namespace, "/type", &field)?;
+            if !NAMESPACES.contains(&kind) {
+                return Err(self.invalid(field, kind, "unknown type of namespace"));
+            }
+            if seen.contains(&kind) {
+                return Err(self.invalid(field, kind, "given twice"));
+            }
+            seen.push(kind);
+        }
+        Ok(())
+    }
 }
 
-fn namespaces(spec: &Spec) -> Result<(), Problem> {
-    let linux = spec.linux().as_ref();
-    let list = linux.and_then(|linux| linux.namespaces().clone()).unwrap_or_default();
-    for (at, namespace) in list.iter().enumerate() {
-        let field = format!("linux.namespaces[{at}]");
-        if namespace.typ() == LinuxNamespaceType::Time {
-            return Err(problem(format!("{field}.type"), "time namespaces are not supported"));
-        }
-        if list.iter().take(at).any(|earlier| earlier.typ() == namespace.typ()) {
-            return Err(problem(format!("{field}.type"), format!("{} is there twice", namespace.typ())));
-        }
-        if namespace.path().as_ref().is_some_and(|path| !path.is_absolute()) {
-            return Err(problem(format!("{field}.path"), "is not an absolute path"));
-        }
-    }
-    Ok(())
+/// Checks what the typed parse would not, or not name.
+pub(crate) fn raw(file: &Path, value: &Value) -> Result<(), OciError> {
+    let checker = Checker { file };
+    checker.version(value)?;
+    checker.text(value, "/root/path", "root.path")?;
+    checker.process(value)?;
+    checker.mounts(value)?;
+    checker.namespaces(value)
 }
 
-/// The root file system of the bundle at `bundle`.
-///
-/// # Errors
-/// `root` is missing, or its path names no directory.
-pub fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf, Problem> {
-    let root = spec.root().as_ref().ok_or_else(|| problem("root", "missing"))?;
+/// The root of the container, which must be a directory. A relative path starts at the bundle.
+pub(crate) fn rootfs(file: &Path, bundle: &Path, spec: &Spec) -> Result<PathBuf, OciError> {
+    let checker = Checker { file };
+    let root = spec.root().as_ref().ok_or_else(|| checker.missing("root"))?;
     let path = bundle.join(root.path());
-    let refuse = |reason: String| problem("root.path", format!("{}: {reason}", path.display()));
-    let resolved = path.canonicalize().map_err(|error| refuse(error.to_string()))?;
-    if resolved.is_dir() { Ok(resolved) } else { Err(refuse("not a directory".to_owned())) }
+    let shown = path.to_string_lossy();
+    match path.canonicalize() {
+        Ok(real) if real.is_dir() => Ok(real),
+        Ok(_) => Err(checker.invalid("root.path", &shown, "not a directory")),
+        Err(_) => Err(checker.invalid("root.path", &shown, "cannot be resolved")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{CONFIG, load, template};
+    use serde_json::{Value, json};
+
+    /// What loading a bundle says when the template is changed by `change`.
+    fn message(change: impl FnOnce(&mut Value)) -> String {
+        let dir = tempfile::tempdir().expect("tempdir");
+        std::fs::create_dir(dir.path().join("rootfs")).expect("mkdir");
+        let mut spec = template();
+        change(&mut spec);
+        std::fs::write(dir.path().join(CONFIG), spec.to_string()).expect("write");
+        load(dir.path()).map_or_else(|error| error.to_string(), |_| "good".into())
+    }
+
+    #[test]
+    fn the_template_is_good() {
+        assert_eq!(message(|_| {}), "good");
+    }
+
+    #[test]
+    fn errors_name_file_and_field() {
+        type Change = fn(&mut Value);
+        let cases: &[(&str, Change)] = &[
+            ("ociVersion", |s| s["ociVersion"] = json!("2.0.0")),
+            ("ociVersion", |s| s["ociVersion"] = json!("one")),
+            ("ociVersion", |s| s["ociVersion"] = Value::Null),
+            ("root.path", |s| s["root"]["path"] = json!("nowhere")),
+            ("root.path", |s| s["root"] = Value::Null),
+            ("process: missing", |s| s["process"] = Value::Null),
+            ("process.args", |s| s["process"]["args"] = json!([])),
+            ("process.cwd", |s| s["process"]["cwd"] = json!("tmp")),
+            ("process.env[0]", |s| s["process"]["env"] = json!(["PATH"])),
+            ("mounts[0].type", |s| s["mounts"][0]["type"] = json!("floppy")),
+            ("mounts[1].destination", |s| s["mounts"][1]["destination"] = json!("dev")),
+            ("linux.namespaces[0].type", |s| s["linux"]["namespaces"][0]["type"] = json!("moon")),
+        ];
+        for (field, change) in cases {
+            let text = message(change);
+            assert!(text.contains(field), "{text:?} does not name {field}");
+            assert!(text.contains(CONFIG), "{text:?} does not name the file");
+        }
+    }
 }

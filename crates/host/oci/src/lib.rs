@@ -1,48 +1,56 @@
-//! OCI runtime specs: reading a bundle, and checking it before anything is made.
+//! OCI runtime specs: reading, checking, and a template to start from.
 //!
-//! - [`bundle`]: a bundle directory and its `config.json`.
-//! - [`check`]: what of the spec we insist on; every refusal names the file and the field.
-//! - [`template`]: what `runsc spec` writes.
+//! [`load`] reads `config.json` of a bundle and checks what the runtime relies on; its errors name the
+//! file and the field. [`template`] is what `runsc spec` writes.
 //!
-//! Source: OCI Runtime Specification 1.2, `config.md` and `bundle.md`.
+//! Deliberately absent as yet: hooks, cgroups, seccomp profiles and id mappings are read but not
+//! turned into anything.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+mod check;
+mod error;
+mod template;
 
-pub mod bundle;
-pub mod check;
-pub mod template;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-pub use bundle::Bundle;
+pub use error::OciError;
 pub use oci_spec::runtime::Spec;
+pub use template::template;
 
-/// Why a bundle cannot be run.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// `config.json` (or the bundle) cannot be read.
-    #[error("{}: {source}", path.display())]
-    Read {
-        /// What.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// `config.json` is not JSON, or a field has a wrong type or an unknown value.
-    #[error("{}: {source}", path.display())]
-    Parse {
-        /// Which file.
-        path: PathBuf,
-        /// Where and why.
-        source: serde_json::Error,
-    },
-    /// A field is missing or says something impossible.
-    #[error("{}: {field}: {reason}", path.display())]
-    Field {
-        /// Which file.
-        path: PathBuf,
-        /// Field, as a path of JSON keys.
-        field: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+/// Name of the spec in a bundle.
+pub const CONFIG: &str = "config.json";
+/// Most bytes of a spec that are read.
+const MAX_CONFIG: u64 = 8 << 20;
+
+/// A bundle that was read and found good.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Its directory, absolute and without symbolic links.
+    pub dir: PathBuf,
+    /// Root of the container, absolute.
+    pub rootfs: PathBuf,
+    /// The whole spec.
+    pub spec: Spec,
+}
+
+/// Reads and checks the bundle at `dir`.
+pub fn load(dir: &Path) -> Result<Bundle, OciError> {
+    let dir = dir.canonicalize().map_err(|source| OciError::Bundle { path: dir.into(), source })?;
+    let file = dir.join(CONFIG);
+    let io = |source| OciError::Read { file: file.clone(), source };
+    let mut text = Vec::new();
+    File::open(&file).map_err(io)?.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(io)?;
+    if text.len() as u64 > MAX_CONFIG {
+        return Err(OciError::TooLong { file, max: MAX_CONFIG });
+    }
+    let value: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|source| OciError::Syntax { file: file.clone(), source })?;
+    // Before the typed parse, whose errors for unknown names do not say which field has them.
+    check::raw(&file, &value)?;
+    let spec: Spec =
+        serde_json::from_value(value).map_err(|source| OciError::Syntax { file: file.clone(), source })?;
+    let rootfs = check::rootfs(&file, &dir, &spec)?;
+    Ok(Bundle { dir, rootfs, spec })
 }
