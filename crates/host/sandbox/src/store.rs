@@ -1,0 +1,290 @@
+//! The state directory: one directory a container, locked with `flock(2)`, written atomically.
+//!
+//! The lock is on a file that is never replaced; `state.json` is written beside itself and renamed. A
+//! holder that dies releases the lock, and leaves either the old state or the new one.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::SandboxError;
+
+const STATE: &str = "state.json";
+const LOCK: &str = "lock";
+
+/// Where a container is in its life (OCI runtime spec, "State").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Being made.
+    Creating,
+    /// Made; its program has not started.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its program has ended.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// What `runsc state` prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// Version of the OCI runtime spec.
+    pub oci_version: String,
+    /// Container id.
+    pub id: String,
+    /// Where it is in its life.
+    pub status: Status,
+    /// Host pid of the Sentry; 0 when there is none.
+    pub pid: i32,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+}
+
+/// The directory that holds all containers' states.
+#[derive(Clone, Debug)]
+pub struct StateRoot {
+    path: PathBuf,
+}
+
+/// A container's state, locked against other `runsc` processes while this lives.
+#[derive(Debug)]
+pub struct Container {
+    dir: PathBuf,
+    state: State,
+    _lock: Flock<File>,
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> SandboxError {
+    move |source| SandboxError::Io { path: path.into(), source }
+}
+
+/// Only names that are one component of a path and need no quoting anywhere.
+fn check_id(id: &str) -> Result<(), SandboxError> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+    let dots = id.bytes().all(|byte| byte == b'.');
+    if id.len() <= 255 && id.bytes().all(good) && !dots {
+        Ok(())
+    } else {
+        Err(SandboxError::BadId(id.into()))
+    }
+}
+
+/// Takes the lock of a container's directory. `None` when the directory is gone, or was replaced while
+/// we waited.
+fn lock(dir: &Path) -> Result<Option<Flock<File>>, SandboxError> {
+    let path = dir.join(LOCK);
+    let file = match OpenOptions::new().create(true).append(true).mode(0o600).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(&path)(error)),
+    };
+    let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io(&path)(errno.into()))?;
+    let ours = lock.metadata().map_err(io(&path))?;
+    match fs::metadata(&path) {
+        Ok(now) if (now.dev(), now.ino()) == (ours.dev(), ours.ino()) => Ok(Some(lock)),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io(&path)(error)),
+    }
+}
+
+impl StateRoot {
+    /// The directory at `path`; made when first needed.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Makes a container's directory, in status [`Status::Creating`].
+    pub fn create(&self, id: &str, bundle: &Path, oci_version: &str) -> Result<Container, SandboxError> {
+        check_id(id)?;
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700).recursive(true).create(&self.path).map_err(io(&self.path))?;
+        let dir = self.path.join(id);
+        match builder.recursive(false).create(&dir) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                return Err(SandboxError::Exists(id.into()));
+            }
+            other => other.map_err(io(&dir))?,
+        }
+        let lock = lock(&dir)?.ok_or_else(|| SandboxError::NotFound(id.into()))?;
+        let state = State {
+            oci_version: oci_version.into(),
+            id: id.into(),
+            status: Status::Creating,
+            pid: 0,
+            bundle: bundle.into(),
+        };
+        let container = Container { dir, state, _lock: lock };
+        container.write()?;
+        Ok(container)
+    }
+
+    /// Opens and locks a container.
+    pub fn open(&self, id: &str) -> Result<Container, SandboxError> {
+        check_id(id)?;
+        let dir = self.path.join(id);
+        let lock = lock(&dir)?.ok_or_else(|| SandboxError::NotFound(id.into()))?;
+        let path = dir.join(STATE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            // Its creator died before the first write.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(SandboxError::NotFound(id.into()));
+            }
+            Err(error) => return Err(io(&path)(error)),
+        };
+        let state = serde_json::from_slice(&text)
+            .map_err(|source| SandboxError::Damaged { path: path.clone(), source })?;
+        Ok(Container { dir, state, _lock: lock })
+    }
+
+    /// States of all containers, by id. One that cannot be read is left out.
+    pub fn list(&self) -> Result<Vec<State>, SandboxError> {
+        let entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(io(&self.path))?,
+        };
+        let mut ids: Vec<String> =
+            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        ids.sort();
+        // Without the lock: a rename makes every read whole, and a long `create` must not block a list.
+        let read = |id: &String| {
+            let text = fs::read(self.path.join(id).join(STATE)).ok()?;
+            serde_json::from_slice(&text).ok()
+        };
+        Ok(ids.iter().filter_map(read).collect())
+    }
+
+    /// Removes whatever there is of a container, readable or not. No error when there is nothing.
+    pub fn purge(&self, id: &str) -> Result<(), SandboxError> {
+        check_id(id)?;
+        let dir = self.path.join(id);
+        match lock(&dir)? {
+            None => Ok(()),
+            Some(_lock) => fs::remove_dir_all(&dir).map_err(io(&dir)),
+        }
+    }
+}
+
+impl Container {
+    /// Its state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Changes status and pid, and writes them.
+    pub fn set(&mut self, status: Status, pid: i32) -> Result<(), SandboxError> {
+        self.state.status = status;
+        self.state.pid = pid;
+        self.write()
+    }
+
+    /// Fails unless the status is one of `allowed`; `operation` is for the message.
+    pub fn require(&self, allowed: &[Status], operation: &'static str) -> Result<(), SandboxError> {
+        let State { id, status, .. } = &self.state;
+        if allowed.contains(status) {
+            return Ok(());
+        }
+        Err(SandboxError::WrongStatus { id: id.clone(), status: *status, operation })
+    }
+
+    /// Removes its directory.
+    pub fn remove(self) -> Result<(), SandboxError> {
+        fs::remove_dir_all(&self.dir).map_err(io(&self.dir))
+    }
+
+    fn write(&self) -> Result<(), SandboxError> {
+        let (path, new) = (self.dir.join(STATE), self.dir.join("state.json.new"));
+        let text = serde_json::to_vec_pretty(&self.state)
+            .map_err(|source| SandboxError::Damaged { path: path.clone(), source })?;
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.create(true).write(true).truncate(true).mode(0o600).open(&new).map_err(io(&new))?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(io(&new))?;
+        fs::rename(&new, &path).map_err(io(&path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{StateRoot, Status};
+    use crate::SandboxError;
+    use std::path::Path;
+
+    fn root() -> (tempfile::TempDir, StateRoot) {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let root = StateRoot::new(dir.path().join("state"));
+        (dir, root)
+    }
+
+    #[test]
+    fn a_container_lives_and_goes() {
+        let (_dir, root) = root();
+        let mut made = root.create("one", Path::new("/bundle"), "1.0.2").expect("create");
+        assert!(matches!(
+            root.create("one", Path::new("/bundle"), "1.0.2"),
+            Err(SandboxError::Exists(id)) if id == "one"
+        ));
+        made.set(Status::Created, 7).expect("set");
+        drop(made);
+        let opened = root.open("one").expect("open");
+        assert_eq!((opened.state().status, opened.state().pid), (Status::Created, 7));
+        assert!(opened.require(&[Status::Running], "pause").is_err());
+        assert_eq!(root.list().expect("list").len(), 1);
+        opened.remove().expect("remove");
+        assert!(matches!(root.open("one"), Err(SandboxError::NotFound(_))));
+        assert!(root.list().expect("list").is_empty());
+    }
+
+    #[test]
+    fn ids_stay_inside_the_root() {
+        let (_dir, root) = root();
+        for id in ["", ".", "..", "a/b", "a b", "\u{e9}", &"x".repeat(256)] {
+            assert!(matches!(root.open(id), Err(SandboxError::BadId(_))), "{id:?}");
+            assert!(matches!(root.purge(id), Err(SandboxError::BadId(_))), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn the_lock_excludes() {
+        let (_dir, root) = root();
+        let first = root.create("one", Path::new("/b"), "1.0.2").expect("create");
+        let other = root.clone();
+        let waiter = std::thread::spawn(move || other.open("one").map(|c| c.state().pid));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!waiter.is_finished());
+        let mut first = first;
+        first.set(Status::Running, 42).expect("set");
+        drop(first);
+        assert_eq!(waiter.join().expect("join").expect("open"), 42);
+    }
+
+    #[test]
+    fn damaged_states_can_be_purged() {
+        let (dir, root) = root();
+        drop(root.create("one", Path::new("/b"), "1.0.2").expect("create"));
+        std::fs::write(dir.path().join("state/one/state.json"), b"{").expect("write");
+        assert!(matches!(root.open("one"), Err(SandboxError::Damaged { .. })));
+        root.purge("one").expect("purge");
+        assert!(matches!(root.open("one"), Err(SandboxError::NotFound(_))));
+        root.purge("one").expect("purge nothing");
+    }
+}
