@@ -1,4 +1,40 @@
 //! The command line: an OCI runtime, and `do` for a program in a sandbox of its own.
+//!
+//! [`cli`] is the grammar, [`commands`] what each command does. Every failure is one line on standard
+//! error and exit status 1, as runc's.
+//!
+//! Deliberately absent as yet: starting a sandbox. `do`, `run`, `create` and the commands on a live
+//! container check their input and then say that they cannot go on.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod cli;
+mod commands;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+/// Exit status of every failure of `runsc` itself.
+const FAILURE: u8 = 1;
+
+fn main() -> ExitCode {
+    let result = match cli::Cli::try_parse() {
+        Ok(cli) => commands::run(&cli),
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            // Standard output may be closed: nothing more can be done then.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => Err(anyhow::anyhow!("{}", cli::one_line(&error))),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let line = format!("{error:#}").replace('\n', " ");
+            let _ = writeln!(std::io::stderr(), "runsc: {line}");
+            ExitCode::from(FAILURE)
+        }
+    }
+}

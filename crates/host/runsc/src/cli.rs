@@ -1,0 +1,197 @@
+//! The grammar of the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// An application kernel for containers.
+#[derive(Debug, Parser)]
+#[command(name = "runsc", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Directory of the containers' states
+    #[arg(long, global = true, default_value = "/run/runsc")]
+    pub(crate) root: PathBuf,
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a program in a sandbox of its own
+    Do(Do),
+    /// Create and start a container, and wait for it
+    Run(Create),
+    /// Create a container
+    Create(Create),
+    /// Start a created container
+    Start(Id),
+    /// Print the state of a container
+    State(Id),
+    /// Send a signal to a container
+    Kill(Kill),
+    /// Remove a stopped container
+    Delete(Delete),
+    /// List containers
+    List(List),
+    /// Run another program in a container
+    Exec(Exec),
+    /// List the processes of a container
+    Ps(Id),
+    /// Write a template of a spec
+    Spec(Bundle),
+    /// Wait for a container to end
+    Wait(Id),
+}
+
+/// Arguments of `do`.
+#[derive(Debug, Args)]
+pub(crate) struct Do {
+    /// Show a host path in the guest, as HOST:GUEST or HOST:GUEST:ro
+    #[arg(short, long = "volume", value_parser = volume)]
+    pub(crate) volume: Vec<Volume>,
+    /// Root of the guest
+    #[arg(long, default_value = "/")]
+    pub(crate) rootfs: PathBuf,
+    /// Program and arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// A host path shown in the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Volume {
+    /// Path on the host.
+    pub(crate) host: PathBuf,
+    /// Absolute path in the guest.
+    pub(crate) guest: PathBuf,
+    /// Refuse writes.
+    pub(crate) readonly: bool,
+}
+
+/// A container by id.
+#[derive(Debug, Args)]
+pub(crate) struct Id {
+    /// Container id
+    pub(crate) id: String,
+}
+
+/// A bundle.
+#[derive(Debug, Args)]
+pub(crate) struct Bundle {
+    /// Directory of the bundle
+    #[arg(short, long, default_value = ".")]
+    pub(crate) bundle: PathBuf,
+}
+
+/// Arguments of `create` and `run`.
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    pub(crate) bundle: Bundle,
+    /// Container id
+    pub(crate) id: String,
+}
+
+/// Arguments of `kill`.
+#[derive(Debug, Args)]
+pub(crate) struct Kill {
+    /// Container id
+    pub(crate) id: String,
+    /// Name or number of the signal
+    #[arg(default_value = "TERM", value_parser = signal)]
+    pub(crate) signal: i32,
+}
+
+/// Arguments of `delete`.
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// Remove whatever is left, in any status; no error when there is nothing
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Container id
+    pub(crate) id: String,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Print ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// Arguments of `exec`.
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Container id
+    pub(crate) id: String,
+    /// Program and arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+fn volume(text: &str) -> Result<Volume, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (host, guest, readonly) = match parts.as_slice() {
+        [host, guest] | [host, guest, "rw"] => (*host, *guest, false),
+        [host, guest, "ro"] => (*host, *guest, true),
+        _ => return Err("not HOST:GUEST or HOST:GUEST:ro".into()),
+    };
+    if host.is_empty() || !guest.starts_with('/') {
+        return Err("the path in the guest must be absolute, that on the host not empty".into());
+    }
+    Ok(Volume { host: host.into(), guest: guest.into(), readonly })
+}
+
+fn signal(text: &str) -> Result<i32, String> {
+    use nix::sys::signal::Signal;
+    if let Ok(number) = text.parse::<i32>() {
+        return if (1..=64).contains(&number) { Ok(number) } else { Err("not 1 to 64".into()) };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    name.parse::<Signal>().map(|signal| signal as i32).map_err(|_| "unknown signal".into())
+}
+
+/// The part of a usage error that says what is wrong: everything before the usage and the hints.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    if !first.starts_with("error: ") {
+        return "no command given; see runsc --help".into();
+    }
+    let words: Vec<&str> = first.trim_start_matches("error: ").split_whitespace().collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cli, Volume, signal, volume};
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn volumes() {
+        let good = Volume { host: "/a".into(), guest: "/b".into(), readonly: true };
+        assert_eq!(volume("/a:/b:ro"), Ok(good));
+        for bad in ["", "/a", "/a:b", ":/b", "/a:/b:rx", "/a:/b:ro:ro"] {
+            assert!(volume(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn signals() {
+        assert_eq!(signal("KILL"), Ok(9));
+        assert_eq!(signal("sigterm"), Ok(15));
+        assert_eq!(signal("64"), Ok(64));
+        for bad in ["0", "65", "-1", "", "NOPE"] {
+            assert!(signal(bad).is_err(), "{bad:?}");
+        }
+    }
+}
