@@ -2,6 +2,7 @@
 //!
 //! - [`source`]: what `/proc` asks of the process table, as traits the assembled kernel implements. So
 //!   this crate formats and the kernel answers; neither knows the other's insides.
+//! - [`view`]: the kernel's tasks as that source.
 //! - [`root`]: the top directory. [`pid`]: one process or thread. [`fd`]: descriptors and links.
 //! - [`status`]: the long texts of a process. [`system`]: the texts of the whole system.
 //!
@@ -20,6 +21,7 @@ mod root;
 pub mod source;
 mod status;
 mod system;
+pub mod view;
 
 pub use source::{
     CpuModel, Facts, FdFacts, LinkFacts, ProcConfig, Process, Processes, State, SystemFacts, Which,

@@ -7,6 +7,7 @@
 //! - [`vma`]: [`Vma`], one mapping. - [`manager`]: [`MemoryManager`] itself, fork, stack growth.
 //! - `tree`: the mappings in order, split and merged. - `map`, `protect`, `remap`, `heap`, `advise`,
 //!   `lock`: the system calls, each with the errors of Linux in the order of Linux.
+//! - `memfd`: [`Memfds`], the objects behind shared anonymous mappings.
 //! - `proc`: the texts of `/proc/PID/{maps,smaps,statm}`.
 //!
 //! Invariants: the tree and the host's mappings change together, so the `Vmas` lock is held over
@@ -27,6 +28,7 @@ mod heap;
 mod lock;
 pub mod manager;
 mod map;
+mod memfd;
 mod proc;
 mod protect;
 mod remap;
@@ -42,6 +44,7 @@ mod tests;
 
 pub use manager::{Layout, MemoryManager, MmLimits, SharedMemory, Sizes};
 pub use map::{MapArgs, MapFile};
+pub use memfd::Memfds;
 pub use vma::{Source, Vma, VmaFlags};
 
 /// Most mappings of one address space (`vm.max_map_count`).

@@ -9,12 +9,14 @@
 //! - [`thread`]: [`GuestThread`], one guest thread while it is stopped in a trap.
 //! - [`regs`]: the x86-64 register set.
 //! - [`trap`]: what can happen.
+//! - [`conformance`]: what every backend must do, as tests.
 //!
 //! Invariant: nothing above this crate asks *which* backend it runs on; it asks for [`Features`].
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
 
+pub mod conformance;
 pub mod regs;
 pub mod space;
 pub mod thread;

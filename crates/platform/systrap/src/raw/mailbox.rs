@@ -1,0 +1,115 @@
+//! The Sentry's view of a mailbox.
+//!
+//! # Soundness
+//! See the parent module: volatile, bounds-checked, no references.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use crate::layout::{MAILBOX_LEN, SLOT};
+
+/// A mailbox: the memfd and its mapping here. Unmapped on drop.
+pub(crate) struct Mailbox {
+    fd: OwnedFd,
+    base: *mut u8,
+}
+
+// SAFETY: the mapping is plain shared memory, accessed by volatile loads and stores only; races with the
+// guest are expected and every value read is validated.
+unsafe impl Send for Mailbox {}
+// SAFETY: as above.
+unsafe impl Sync for Mailbox {}
+
+impl Mailbox {
+    /// A new, empty, sealed one.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        // SAFETY: the name is a literal.
+        let raw =
+            unsafe { libc::memfd_create(c"mailbox".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+        if raw < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: the call above made the descriptor and nobody else owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        // SAFETY: plain call on our descriptor.
+        if unsafe { libc::ftruncate(raw, MAILBOX_LEN as i64) } < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        // SAFETY: plain call on our descriptor.
+        if unsafe { libc::fcntl(raw, libc::F_ADD_SEALS, seals) } < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                MAILBOX_LEN as usize,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                raw,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(Self { fd, base: base.cast() })
+    }
+
+    /// Its descriptor.
+    pub(crate) fn raw_fd(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+
+    fn at(&self, slot: usize, offset: usize, len: usize) -> Option<*mut u8> {
+        let end = offset.checked_add(len)?;
+        let at = slot.checked_mul(SLOT as usize)?.checked_add(offset)?;
+        if end > SLOT as usize || at.checked_add(len)? > MAILBOX_LEN as usize {
+            return None;
+        }
+        Some(self.base.wrapping_add(at))
+    }
+
+    /// Reads bytes of a slot; zeroes where the range is not within it.
+    pub(crate) fn read(&self, slot: usize, offset: usize, buf: &mut [u8]) {
+        buf.fill(0);
+        let Some(from) = self.at(slot, offset, buf.len()) else { return };
+        for (i, byte) in buf.iter_mut().enumerate() {
+            // SAFETY: `at` checked the whole range.
+            *byte = unsafe { from.wrapping_add(i).read_volatile() };
+        }
+    }
+
+    /// Writes bytes of a slot; nothing where the range is not within it.
+    pub(crate) fn write(&self, slot: usize, offset: usize, bytes: &[u8]) {
+        let Some(to) = self.at(slot, offset, bytes.len()) else { return };
+        for (i, byte) in bytes.iter().enumerate() {
+            // SAFETY: `at` checked the whole range.
+            unsafe { to.wrapping_add(i).write_volatile(*byte) };
+        }
+    }
+
+    /// Reads a word.
+    pub(crate) fn get(&self, slot: usize, offset: usize) -> u64 {
+        match self.at(slot, offset, 8) {
+            // SAFETY: `at` checked the range; unaligned is allowed for.
+            Some(from) => unsafe { from.cast::<u64>().read_unaligned() },
+            None => 0,
+        }
+    }
+
+    /// Writes a word.
+    pub(crate) fn set(&self, slot: usize, offset: usize, value: u64) {
+        if let Some(to) = self.at(slot, offset, 8) {
+            // SAFETY: `at` checked the range; unaligned is allowed for.
+            unsafe { to.cast::<u64>().write_unaligned(value) };
+        }
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        // SAFETY: our mapping, and nobody holds a pointer into it.
+        unsafe { libc::munmap(self.base.cast(), MAILBOX_LEN as usize) };
+    }
+}

@@ -1,0 +1,214 @@
+//! Host calls without a safe wrapper.
+//!
+//! # Soundness
+//! Every pointer passed is to a live local of the size the call expects.
+
+use std::io::Error;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+/// `struct seccomp_notif`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct Notif {
+    /// Cookie.
+    pub(crate) id: u64,
+    /// Thread id in our pid namespace.
+    pub(crate) pid: u32,
+    /// Always 0.
+    pub(crate) flags: u32,
+    /// Number.
+    pub(crate) nr: i32,
+    /// Architecture.
+    pub(crate) arch: u32,
+    /// Address behind the instruction.
+    pub(crate) ip: u64,
+    /// Arguments.
+    pub(crate) args: [u64; 6],
+}
+
+#[repr(C)]
+struct Response {
+    id: u64,
+    val: i64,
+    error: i32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct AddFd {
+    id: u64,
+    flags: u32,
+    srcfd: u32,
+    newfd: u32,
+    newfd_flags: u32,
+}
+
+const RECV: libc::c_ulong = 0xc050_2100;
+const SEND: libc::c_ulong = 0xc018_2101;
+const ADDFD: libc::c_ulong = 0x4018_2103;
+const SET_FLAGS: libc::c_ulong = 0x4008_2104;
+
+/// Waits for a notification; `ENOENT` and `EINTR` mean "again".
+pub(crate) fn recv(listener: i32) -> Result<Notif, Error> {
+    let mut notif = Notif::default();
+    // SAFETY: a zeroed structure of the size encoded in the request.
+    let r = unsafe { libc::ioctl(listener, RECV, &raw mut notif) };
+    if r < 0 { Err(Error::last_os_error()) } else { Ok(notif) }
+}
+
+/// Waits until the listener has a notification or all its tasks are gone (`false`).
+pub(crate) fn wait_readable(listener: i32) -> bool {
+    let mut poll = libc::pollfd { fd: listener, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one live structure.
+    let r = unsafe { libc::poll(&raw mut poll, 1, -1) };
+    r < 0 || poll.revents & libc::POLLIN != 0
+}
+
+/// Answers a notification with a return value.
+pub(crate) fn send(listener: i32, id: u64, val: i64) -> Result<(), Error> {
+    let mut response = Response { id, val, error: 0, flags: 0 };
+    // SAFETY: a live structure of the size encoded in the request.
+    let r = unsafe { libc::ioctl(listener, SEND, &raw mut response) };
+    if r < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Puts `fd` into the table of the notification's task, as `newfd` when given; with `send` that is also
+/// the answer.
+pub(crate) fn add_fd(listener: i32, id: u64, fd: i32, newfd: Option<u32>, send: bool) -> Result<i32, Error> {
+    let flags = u32::from(newfd.is_some()) | if send { 2 } else { 0 };
+    let mut add =
+        AddFd { id, flags, srcfd: fd as u32, newfd: newfd.unwrap_or(0), newfd_flags: libc::O_CLOEXEC as u32 };
+    // SAFETY: a live structure of the size encoded in the request.
+    let r = unsafe { libc::ioctl(listener, ADDFD, &raw mut add) };
+    if r < 0 { Err(Error::last_os_error()) } else { Ok(r) }
+}
+
+/// Asks for same-core wake-ups, where the kernel has them.
+pub(crate) fn sync_wake_up(listener: i32) {
+    // SAFETY: the argument is a plain number.
+    unsafe { libc::ioctl(listener, SET_FLAGS, 1u64) };
+}
+
+/// Takes descriptor `fd` out of process `pid`.
+pub(crate) fn take_fd(pid: i32, fd: i32) -> Result<OwnedFd, Error> {
+    // SAFETY: plain numbers.
+    let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if pidfd < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: just made, owned by nobody else.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as i32) };
+    use std::os::fd::AsRawFd;
+    // SAFETY: plain numbers.
+    let got = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
+    if got < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: just made, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(got as i32) })
+}
+
+/// Sends a host signal to a thread.
+pub(crate) fn tgkill(tgid: i32, tid: i32, signal: i32) {
+    // SAFETY: plain numbers.
+    unsafe { libc::syscall(libc::SYS_tgkill, tgid, tid, signal) };
+}
+
+/// Waits for the child `pid`; its ending signal, or `None` when it exited.
+pub(crate) fn reap(pid: i32) -> Option<i32> {
+    let mut status = 0;
+    loop {
+        // SAFETY: a live local.
+        let r = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) };
+        if r == pid {
+            break;
+        }
+        if r < 0 && Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+            return None;
+        }
+    }
+    libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status))
+}
+
+/// Copies between `local` and `remote` of process `pid`, page by page; bytes moved.
+pub(crate) fn copy(pid: i32, write: bool, remote: u64, local: *mut u8, len: usize) -> usize {
+    let mut done = 0;
+    while done < len {
+        let mut iov = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; 256];
+        let (mut used, mut total) = (0, 0);
+        for entry in &mut iov {
+            if done + total >= len {
+                break;
+            }
+            let Some(at) = remote.checked_add((done + total) as u64) else { break };
+            let room = (4096 - (at % 4096)) as usize;
+            let n = room.min(len - done - total);
+            *entry = libc::iovec { iov_base: std::ptr::without_provenance_mut(at as usize), iov_len: n };
+            used += 1;
+            total += n;
+        }
+        if used == 0 {
+            break;
+        }
+        let here = libc::iovec { iov_base: local.wrapping_add(done).cast(), iov_len: total };
+        let call = if write { libc::SYS_process_vm_writev } else { libc::SYS_process_vm_readv };
+        // SAFETY: the caller's buffer has `len` bytes and `done + total <= len`; the remote side is checked
+        // by the kernel.
+        let r = unsafe { libc::syscall(call, pid, &raw const here, 1, iov.as_ptr(), used, 0) };
+        if r <= 0 {
+            break;
+        }
+        done += r as usize;
+        if (r as usize) < total {
+            break;
+        }
+    }
+    done
+}
+
+/// Reads guest bytes; how many.
+pub(crate) fn read_guest(pid: i32, remote: u64, buf: &mut [u8]) -> usize {
+    copy(pid, false, remote, buf.as_mut_ptr(), buf.len())
+}
+
+/// Writes guest bytes; how many.
+pub(crate) fn write_guest(pid: i32, remote: u64, buf: &[u8]) -> usize {
+    copy(pid, true, remote, buf.as_ptr().cast_mut(), buf.len())
+}
+
+/// `CPUID` leaf 13: size of the XSAVE area of the enabled features, and the features (`XCR0`).
+pub(crate) fn xsave() -> (usize, u64) {
+    let leaf = core::arch::x86_64::__cpuid_count(13, 0);
+    let (low, high): (u32, u32);
+    // SAFETY: every host with seccomp notification and FSGSBASE has XSAVE enabled; reads a register.
+    unsafe {
+        core::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack))
+    };
+    (leaf.ebx as usize, u64::from(low) | u64::from(high) << 32)
+}
+
+/// Does the kernel let user code use `rdfsbase` and friends?
+pub(crate) fn has_fsgsbase() -> bool {
+    // SAFETY: plain number.
+    unsafe { libc::getauxval(26) & 2 != 0 } // AT_HWCAP2, HWCAP2_FSGSBASE
+}
+
+/// Kills a process.
+pub(crate) fn kill(pid: i32) {
+    if pid > 0 {
+        // SAFETY: plain numbers.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+}
+
+/// Has the child `pid` ended? It stays to be reaped.
+pub(crate) fn has_exited(pid: i32) -> bool {
+    // SAFETY: plain zeroes are a valid value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a live local.
+    let r = unsafe {
+        libc::waitid(libc::P_PID, pid as u32, &raw mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
+    };
+    // SAFETY: the field is valid in this kind of record.
+    r < 0 || unsafe { info.si_pid() } != 0
+}

@@ -1,0 +1,326 @@
+//! Address spaces.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use abi::Errno;
+use guestmem::{Fault, UserAddr, UserMem};
+use memmap::Backing;
+use parking_lot::Mutex;
+use platform::space::MemoryUse;
+use platform::{AddressSpace, Advice, MapError, MapOp, PlatformError};
+
+use crate::host::{Host, Process, Shared};
+use crate::layout::{ACT_CMPXCHG, MAILBOX, MAILBOX_LEN, OFF_READY, SLOTS, STUB, STUB_LEN, USER_END};
+use crate::raw::mailbox::Mailbox;
+use crate::raw::{child, sys};
+use crate::serve::Listener;
+
+thread_local! {
+    /// The thread whose trap this OS thread handles.
+    pub(crate) static CURRENT: RefCell<Option<Arc<Host>>> = const { RefCell::new(None) };
+}
+
+/// How long a new process may take to reach the stub.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// One guest address space: a mailbox, and the host threads that run in it.
+pub(crate) struct Space {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) hosts: Mutex<Vec<Weak<Host>>>,
+    /// The parked first thread, until it is started.
+    pub(crate) parked: Mutex<Option<Arc<Host>>>,
+    /// Slots not in use. The oldest is taken first, so that a thread on its way out has long left it.
+    slots: Mutex<VecDeque<usize>>,
+    me: Weak<Space>,
+}
+
+fn host_error(doing: &'static str) -> impl Fn(std::io::Error) -> PlatformError {
+    move |source| PlatformError::Host { doing, source }
+}
+
+impl Space {
+    /// One without a process.
+    pub(crate) fn empty(shared: &Arc<Shared>) -> Result<Arc<Self>, PlatformError> {
+        let mailbox = Mailbox::new().map_err(host_error("making a mailbox"))?;
+        let space = Arc::new_cyclic(|me| Self {
+            shared: Arc::clone(shared),
+            mailbox,
+            hosts: Mutex::default(),
+            parked: Mutex::default(),
+            slots: Mutex::new((0..SLOTS).collect()),
+            me: Weak::clone(me),
+        });
+        shared.spaces.lock().insert(Arc::as_ptr(&space).addr(), Arc::downgrade(&space));
+        Ok(space)
+    }
+
+    /// One with a parked process.
+    pub(crate) fn fresh(shared: &Arc<Shared>) -> Result<Arc<Self>, PlatformError> {
+        let space = Self::empty(shared)?;
+        let slot = space.take_slot()?;
+        let plan = child::Plan { filter: shared.filter.insns(), mailbox: space.mailbox.raw_fd() };
+        let pid = child::start(&plan).map_err(host_error("cloning a guest process"))?;
+        let listener = match space.fetch_listener(pid, slot) {
+            Ok(fd) => Listener::new(fd),
+            Err(error) => {
+                sys::kill(pid);
+                sys::reap(pid);
+                return Err(error);
+            }
+        };
+        let process = Arc::new(Process::default());
+        process.tgid.store(pid, Ordering::SeqCst);
+        let host = Host::new(Arc::clone(&listener), Arc::clone(&process), &space, slot, false);
+        listener.know(pid as u32, &host);
+        process.reap_in_background(&listener);
+        listener.start();
+        *space.parked.lock() = Some(Arc::clone(&host));
+        host.wait()?;
+        let unmap = |from: u64, to: u64| [libc::SYS_munmap as u64, from, to - from, 0, 0, 0, 0];
+        let results = host.run(
+            &space,
+            &[
+                [libc::SYS_close as u64, 0, 0, 0, 0, 0, 0],
+                unmap(0, STUB),
+                unmap(STUB + STUB_LEN, MAILBOX),
+                unmap(MAILBOX + MAILBOX_LEN, USER_END),
+            ],
+        )?;
+        if results.iter().any(|r| *r < 0) {
+            process.kill();
+            return Err(PlatformError::Exhausted("memory"));
+        }
+        Ok(space)
+    }
+
+    fn fetch_listener(&self, pid: i32, slot: usize) -> Result<std::os::fd::OwnedFd, PlatformError> {
+        let began = Instant::now();
+        loop {
+            let ready = self.mailbox.get(slot, OFF_READY) as u32;
+            if ready != 0 {
+                return sys::take_fd(pid, ready as i32 - 1).map_err(host_error("fetching a listener"));
+            }
+            if began.elapsed() > START_LIMIT || sys::has_exited(pid) {
+                return Err(PlatformError::Unsupported {
+                    platform: "systrap",
+                    reason: "a guest process did not reach its stub".to_owned(),
+                });
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+
+    /// A slot for a new thread.
+    pub(crate) fn take_slot(&self) -> Result<usize, PlatformError> {
+        self.slots.lock().pop_front().ok_or(PlatformError::Exhausted("thread slots"))
+    }
+
+    /// A thread is gone.
+    pub(crate) fn release(&self, host: &Host) {
+        self.hosts.lock().retain(|h| h.as_ptr() != std::ptr::from_ref(host) && h.strong_count() > 0);
+        self.slots.lock().push_back(host.slot);
+    }
+
+    /// A thread that can act for this space now.
+    fn actor(&self) -> Option<Arc<Host>> {
+        let current =
+            CURRENT.with_borrow(Clone::clone).filter(|h| std::ptr::eq(h.space.as_ptr(), self.me.as_ptr()));
+        current.or_else(|| self.parked.lock().clone()).filter(|h| h.held().is_some())
+    }
+
+    /// An id by which the host finds the memory.
+    fn pid(&self) -> i32 {
+        let hosts = self.hosts.lock();
+        hosts
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|h| h.tid.load(Ordering::SeqCst))
+            .find(|t| *t > 0)
+            .unwrap_or(0)
+    }
+
+    fn op(&self, actor: &Host, op: &MapOp) -> Result<(), Errno> {
+        let gone = |_| Errno::ESRCH;
+        let mut fd = None;
+        let action = match op {
+            MapOp::Map { addr, len, prot, backing, shared, no_reserve, populate } => {
+                let mut flags = libc::MAP_FIXED | if *shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+                flags |= if *no_reserve { libc::MAP_NORESERVE } else { 0 };
+                flags |= if *populate { libc::MAP_POPULATE } else { 0 };
+                let (file, offset) = match backing {
+                    Backing::Anonymous => {
+                        flags |= libc::MAP_ANONYMOUS;
+                        (u64::MAX, 0)
+                    }
+                    Backing::Host { object, offset } => {
+                        let given = actor.give_fd(object.as_fd().as_raw_fd()).map_err(Errno::from)?;
+                        fd = Some(given as u64);
+                        (given as u64, *offset)
+                    }
+                };
+                [libc::SYS_mmap as u64, addr.0, *len, u64::from(prot.bits()), flags as u64, file, offset]
+            }
+            MapOp::Unmap { addr, len } => [libc::SYS_munmap as u64, addr.0, *len, 0, 0, 0, 0],
+            MapOp::Protect { addr, len, prot } => {
+                [libc::SYS_mprotect as u64, addr.0, *len, u64::from(prot.bits()), 0, 0, 0]
+            }
+            MapOp::Remap { from, from_len, to, to_len, keep } => {
+                let flags = match (from == to, keep) {
+                    (true, _) => 0,
+                    (false, false) => 3,
+                    (false, true) => 7,
+                };
+                [libc::SYS_mremap as u64, from.0, *from_len, *to_len, flags, to.0, 0]
+            }
+            MapOp::Advise { addr, len, advice } => {
+                [libc::SYS_madvise as u64, addr.0, *len, advice_number(*advice), 0, 0, 0]
+            }
+        };
+        let result = actor.run(self, &[action]).map_err(gone)?.first().copied().unwrap_or(-3);
+        if let Some(fd) = fd {
+            actor.run(self, &[[libc::SYS_close as u64, fd, 0, 0, 0, 0, 0]]).map_err(gone)?;
+        }
+        if (-4095..0).contains(&result) {
+            return Err(Errno::from_raw(-result as i32).unwrap_or(Errno::ENOMEM));
+        }
+        Ok(())
+    }
+}
+
+fn advice_number(advice: Advice) -> u64 {
+    match advice {
+        Advice::WillNeed => 3,
+        Advice::DontNeed => 4,
+        Advice::Free => 8,
+        Advice::DontFork => 10,
+        Advice::DoFork => 11,
+        Advice::HugePage => 14,
+        Advice::NoHugePage => 15,
+        Advice::WipeOnFork => 18,
+        Advice::KeepOnFork => 19,
+        Advice::PopulateRead => 22,
+        Advice::PopulateWrite => 23,
+    }
+}
+
+impl UserMem for Space {
+    fn read(&self, addr: UserAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        if addr.0.checked_add(buf.len() as u64).is_none_or(|end| end > crate::layout::MAX_ADDRESS) {
+            return Err(Fault { copied: 0 });
+        }
+        let copied = sys::read_guest(self.pid(), addr.0, buf);
+        if copied == buf.len() { Ok(()) } else { Err(Fault { copied }) }
+    }
+
+    fn write(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
+        if addr.0.checked_add(buf.len() as u64).is_none_or(|end| end > crate::layout::MAX_ADDRESS) {
+            return Err(Fault { copied: 0 });
+        }
+        let copied = sys::write_guest(self.pid(), addr.0, buf);
+        if copied == buf.len() { Ok(()) } else { Err(Fault { copied }) }
+    }
+
+    fn compare_exchange_u32(&self, addr: UserAddr, old: u32, new: u32) -> Result<u32, Fault> {
+        let fault = Fault { copied: 0 };
+        let mut now = [0; 4];
+        self.read(addr, &mut now)?;
+        if addr.0 % 4 != 0 {
+            return Err(fault);
+        }
+        if u32::from_ne_bytes(now) != old {
+            return Ok(u32::from_ne_bytes(now));
+        }
+        let actor = self.actor().ok_or(fault)?;
+        // The stub must not fault: make the page writable first, or learn that it is not.
+        let populate = [libc::SYS_madvise as u64, addr.page_down().0, 4096, 23, 0, 0, 0];
+        let exchange = [ACT_CMPXCHG, addr.0, u64::from(old), u64::from(new), 0, 0, 0];
+        let results = actor.run(self, &[populate, exchange]).map_err(|_| fault)?;
+        match results.as_slice() {
+            [0, was] => Ok(*was as u32),
+            _ => Err(fault),
+        }
+    }
+}
+
+impl AddressSpace for Space {
+    fn apply(&self, ops: &[MapOp]) -> Result<(), MapError> {
+        let actor = self.actor().ok_or(MapError { index: 0, errno: Errno::ESRCH })?;
+        for (index, op) in ops.iter().enumerate() {
+            self.op(&actor, op).map_err(|errno| MapError { index, errno })?;
+        }
+        Ok(())
+    }
+
+    fn write_forced(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
+        use std::os::unix::fs::FileExt;
+        let path = format!("/proc/{}/mem", self.pid());
+        let file = std::fs::File::options().write(true).open(path).map_err(|_| Fault { copied: 0 })?;
+        file.write_all_at(buf, addr.0).map_err(|_| Fault { copied: 0 })
+    }
+
+    fn memory_use(&self) -> MemoryUse {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).unwrap_or_default();
+        let mut pages = text.split_whitespace().skip(1).filter_map(|w| w.parse::<u64>().ok());
+        let resident = pages.next().unwrap_or(0) * 4096;
+        MemoryUse { resident, shared: pages.next().unwrap_or(0) * 4096, peak_resident: resident }
+    }
+
+    fn resident_pages(&self, addr: UserAddr, pages: usize) -> Result<Vec<bool>, Errno> {
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::File::open(format!("/proc/{}/pagemap", self.pid())).map_err(|_| Errno::ESRCH)?;
+        let mut words = vec![0; pages.checked_mul(8).ok_or(Errno::ENOMEM)?];
+        file.read_exact_at(&mut words, addr.0 / 4096 * 8).map_err(|_| Errno::ENOMEM)?;
+        Ok(words.chunks_exact(8).map(|w| w.last().is_some_and(|top| top & 0xc0 != 0)).collect())
+    }
+
+    fn map_vdso(&self, _addr: UserAddr) -> Result<(UserAddr, u64), MapError> {
+        Err(MapError { index: 0, errno: Errno::ENOSYS })
+    }
+
+    fn futex_wake(&self, addr: UserAddr, count: u32, bitset: u32) -> Result<u32, Errno> {
+        let actor = self.actor().ok_or(Errno::ESRCH)?;
+        // WAKE_BITSET, for private waiters and for shared ones: they hash differently.
+        let mut woken = 0;
+        for op in [10 | 128, 10] {
+            if woken >= count {
+                break;
+            }
+            let left = u64::from(count - woken);
+            let action = [libc::SYS_futex as u64, addr.0, op, left, 0, 0, u64::from(bitset)];
+            let result = actor.run(self, &[action]).map_err(Errno::from)?.first().copied().unwrap_or(-3);
+            if result < 0 {
+                return Err(Errno::from_raw(-result as i32).unwrap_or(Errno::EFAULT));
+            }
+            woken += result as u32;
+        }
+        Ok(woken)
+    }
+
+    fn cpu_time(&self) -> (Duration, Duration) {
+        stat_times(&format!("/proc/{}/stat", self.pid()))
+    }
+}
+
+/// User and system time from a `stat` file of the host; zero when it is gone.
+pub(crate) fn stat_times(path: &str) -> (Duration, Duration) {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let after = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut ticks = after.split_whitespace().skip(11).filter_map(|w| w.parse::<u64>().ok());
+    let mut next = || Duration::from_millis(ticks.next().unwrap_or(0) * 10);
+    (next(), next())
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        self.shared.spaces.lock().remove(&self.me.as_ptr().addr());
+        if let Some(host) = self.parked.get_mut().take() {
+            host.process.kill();
+        }
+    }
+}

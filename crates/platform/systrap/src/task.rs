@@ -1,0 +1,366 @@
+//! Guest threads as a kernel sees them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use abi::signal::{SigInfo, Signal};
+use guestmem::{UserAddr, UserMem};
+use parking_lot::Mutex;
+use platform::{
+    AddressSpace, Fault, GuestThread, NewThread, PlatformError, Registers, Resume, SyscallTrap, ThreadHandle,
+    Trap, TrapHandler,
+};
+
+use crate::frame::Frame;
+use crate::host::{Host, Process, Shared};
+use crate::layout::{ACT_CLONE, CLONE_FORK, CLONE_SHARED, CLONE_THREAD, INTERRUPT, MAILBOX, SLOT};
+use crate::raw::sys::{self, Notif};
+use crate::serve::slot_address;
+use crate::space::{CURRENT, Space, stat_times};
+
+/// What `rax` holds while a call is handled.
+const MINUS_ENOSYS: u64 = -38i64 as u64;
+
+/// A guest thread, whichever host thread carries it.
+pub(crate) struct Task {
+    pub(crate) handler: Arc<dyn TrapHandler>,
+    clear_tid: u64,
+    place: Mutex<Place>,
+    interrupted: AtomicBool,
+}
+
+/// Where it runs.
+#[derive(Clone)]
+struct Place {
+    host: Arc<Host>,
+    space: Arc<Space>,
+}
+
+impl Task {
+    fn place(&self) -> Place {
+        self.place.lock().clone()
+    }
+
+    fn poke(&self, host: &Host) {
+        let tid = host.tid.load(Ordering::SeqCst);
+        if tid > 0 && host.started.load(Ordering::SeqCst) {
+            sys::tgkill(host.process.tgid.load(Ordering::SeqCst), tid, INTERRUPT);
+        }
+    }
+}
+
+impl ThreadHandle for Task {
+    fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::SeqCst);
+        self.poke(&self.place().host);
+    }
+
+    fn kill_process(&self) {
+        self.place().host.process.kill();
+    }
+
+    fn cpu_time(&self) -> (Duration, Duration) {
+        let host = self.place().host;
+        let (tgid, tid) = (host.process.tgid.load(Ordering::SeqCst), host.tid.load(Ordering::SeqCst));
+        stat_times(&format!("/proc/{tgid}/task/{tid}/stat"))
+    }
+}
+
+/// Finds our space behind the trait object.
+fn ours(shared: &Shared, space: &Arc<dyn AddressSpace>) -> Result<Arc<Space>, PlatformError> {
+    let key = Arc::as_ptr(space).cast::<()>().addr();
+    shared.spaces.lock().get(&key).and_then(std::sync::Weak::upgrade).ok_or(PlatformError::Gone)
+}
+
+/// Starts the first thread of a fresh space.
+pub(crate) fn spawn(
+    shared: &Shared,
+    space: &Arc<dyn AddressSpace>,
+    new: NewThread,
+) -> Result<(), PlatformError> {
+    let space = ours(shared, space)?;
+    let host = space.parked.lock().take().ok_or(PlatformError::Gone)?;
+    host.wait()?;
+    let frame = Frame::fresh(&space.mailbox, host.slot);
+    fill(&space, &frame, &new);
+    let task = Arc::new(Task {
+        handler: new.handler,
+        clear_tid: new.clear_tid,
+        place: Mutex::new(Place { host: Arc::clone(&host), space: Arc::clone(&space) }),
+        interrupted: AtomicBool::new(false),
+    });
+    *host.task.lock() = Some(Arc::clone(&task));
+    start(&host, &task);
+    Ok(())
+}
+
+fn fill(space: &Space, frame: &Frame<'_>, new: &NewThread) {
+    frame.set_registers(&new.registers);
+    if let Some(state) = &new.fp_state {
+        frame.set_fp_state(state, space.shared.xsave_size, space.shared.xcr0);
+    }
+    frame.seal();
+}
+
+fn start(host: &Arc<Host>, task: &Arc<Task>) {
+    task.handler.started(Arc::clone(task) as Arc<dyn ThreadHandle>);
+    host.started.store(true, Ordering::SeqCst);
+    host.resume();
+    if task.interrupted.load(Ordering::SeqCst) {
+        task.poke(host);
+    }
+}
+
+/// A thread rang and nobody waited for it: it trapped, or is new.
+pub(crate) fn rang(host: &Arc<Host>, notif: &Notif) {
+    let Some(task) = host.task.lock().clone() else { return };
+    let listener = Arc::clone(&host.listener);
+    sync::block::on_block(Box::new(move || listener.hand_over()));
+    CURRENT.set(Some(Arc::clone(host)));
+    if notif.args[1] == 0 {
+        if !host.started.load(Ordering::SeqCst) {
+            start(host, &task);
+        }
+    } else {
+        trapped(host, &task, notif);
+    }
+    CURRENT.set(None);
+    sync::block::cancel_hook();
+}
+
+fn trapped(host: &Arc<Host>, task: &Arc<Task>, notif: &Notif) {
+    let place = task.place();
+    let trap = host.frame(&place.space).and_then(|frame| decode(&place.space, host, &frame, notif));
+    let Some(trap) = trap else {
+        host.process.corrupt.store(true, Ordering::SeqCst);
+        return host.process.kill();
+    };
+    if trap == Trap::Interrupted && !task.interrupted.swap(false, Ordering::SeqCst) {
+        // Told already, by the trap of an earlier host thread.
+        if let Some(frame) = host.frame(&place.space) {
+            frame.set_bases(notif.args[4], notif.args[5]);
+            frame.seal();
+        }
+        return host.resume();
+    }
+    let mut thread = Stopped {
+        task: Arc::clone(task),
+        bases: (notif.args[4], notif.args[5]),
+        nr: if let Trap::Syscall(call) = trap { call.nr } else { u64::MAX },
+        place,
+    };
+    if let Some(frame) = thread.frame() {
+        frame.set_bases(notif.args[4], notif.args[5]);
+    }
+    let handler = Arc::clone(&task.handler);
+    let resume = handler.trap(&mut thread, trap);
+    thread.go_on(resume);
+}
+
+fn decode(space: &Space, host: &Host, frame: &Frame<'_>, notif: &Notif) -> Option<Trap> {
+    let signal = i32::try_from(notif.args[1]).ok()?;
+    if signal == INTERRUPT {
+        return Some(Trap::Interrupted);
+    }
+    if signal == libc::SIGSYS {
+        let regs = frame.registers(0, 0);
+        frame.set_rax(MINUS_ENOSYS);
+        return Some(Trap::Syscall(SyscallTrap { nr: regs.rax, args: regs.syscall_args(), ip: regs.rip }));
+    }
+    let signal = Signal::new(signal)?;
+    let info = usize::try_from(notif.args[2].checked_sub(slot_address(host))?).ok()?;
+    let code = (space.mailbox.get(host.slot, info + 8) & 0xffff_ffff) as u32 as i32;
+    let addr = space.mailbox.get(host.slot, info + 16);
+    let (trap_number, error_code, cr2) = frame.fault();
+    Some(Trap::Fault(Fault {
+        signal,
+        info: SigInfo::fault(signal, code, addr),
+        trap_number,
+        error_code,
+        cr2,
+    }))
+}
+
+/// A thread during its trap.
+struct Stopped {
+    task: Arc<Task>,
+    place: Place,
+    bases: (u64, u64),
+    nr: u64,
+}
+
+impl Stopped {
+    fn frame(&self) -> Option<Frame<'_>> {
+        self.place.host.frame(&self.place.space).or_else(|| {
+            // After `exec_into`: parked without a signal, on the frame we built.
+            self.place.host.held().map(|_| Frame::existing(&self.place.space.mailbox, self.place.host.slot))
+        })
+    }
+
+    fn go_on(&self, resume: Resume) {
+        let host = &self.place.host;
+        match resume {
+            Resume::Return(value) => {
+                if let Some(frame) = self.frame() {
+                    frame.set_rax(value);
+                    frame.seal();
+                }
+                host.resume();
+            }
+            Resume::Continue => {
+                if let Some(frame) = self.frame() {
+                    frame.seal();
+                }
+                host.resume();
+            }
+            Resume::Exit => self.exit(),
+            Resume::ExitProcess => {
+                host.process.requested.store(true, Ordering::SeqCst);
+                host.run_last(&self.place.space, [libc::SYS_exit_group as u64, 0, 0, 0, 0, 0, 0]);
+            }
+        }
+    }
+
+    fn exit(&self) {
+        let (host, space) = (&self.place.host, &self.place.space);
+        let addr = self.task.clear_tid;
+        if addr != 0 && space.hosts.lock().len() > 1 && space.write(UserAddr(addr), &[0; 4]).is_ok() {
+            let _ = space.futex_wake(UserAddr(addr), 1, u32::MAX);
+        }
+        host.process.requested.store(true, Ordering::SeqCst);
+        let last = {
+            let mut hosts = host.process.hosts.lock();
+            let others = hosts.iter().any(|h| !Arc::ptr_eq(h, host));
+            if others {
+                hosts.retain(|h| !Arc::ptr_eq(h, host));
+                host.process.requested.store(false, Ordering::SeqCst);
+            }
+            !others
+        };
+        host.run_last(space, [libc::SYS_exit as u64, 0, 0, 0, 0, 0, 0]);
+        if !last {
+            host.listener.forget(host);
+            host.end();
+            host.task.lock().take();
+        }
+    }
+
+    /// The three kinds of clone.
+    fn clone_with(
+        &self,
+        flags: u64,
+        process: Arc<Process>,
+        space: &Arc<Space>,
+        new: NewThread,
+    ) -> Result<Arc<Task>, PlatformError> {
+        let parent = &self.place.host;
+        let slot = space.take_slot()?;
+        let host = Host::new(Arc::clone(&parent.listener), process, space, slot, flags == CLONE_FORK);
+        let frame = Frame::fresh(&space.mailbox, slot);
+        let state = self.frame().and_then(|f| f.fp_state(self.place.space.shared.xsave_size));
+        let new = NewThread { fp_state: new.fp_state.or(state), ..new };
+        fill(space, &frame, &new);
+        let task = Arc::new(Task {
+            handler: new.handler,
+            clear_tid: new.clear_tid,
+            place: Mutex::new(Place { host: Arc::clone(&host), space: Arc::clone(space) }),
+            interrupted: AtomicBool::new(false),
+        });
+        *host.task.lock() = Some(Arc::clone(&task));
+        let nonce = parent.listener.expect(&host);
+        // The stack pointer is never used, but CLONE_VM demands one.
+        let address = MAILBOX + slot as u64 * SLOT;
+        let action = [ACT_CLONE, flags, address, 0, 0, nonce, address];
+        let result = parent.run(&self.place.space, &[action]).map(|r| r.first().copied().unwrap_or(-11));
+        if let Ok(tid) = result
+            && tid > 0
+        {
+            return Ok(task);
+        }
+        parent.listener.unexpect(nonce);
+        host.process.hosts.lock().retain(|h| !Arc::ptr_eq(h, &host));
+        host.task.lock().take();
+        host.end();
+        result.and(Err(PlatformError::Exhausted("host threads")))
+    }
+}
+
+impl GuestThread for Stopped {
+    fn registers(&mut self) -> Result<Registers, PlatformError> {
+        let frame = self.frame().ok_or(PlatformError::Gone)?;
+        let mut regs = frame.registers(self.bases.0, self.bases.1);
+        regs.orig_rax = self.nr;
+        Ok(regs)
+    }
+
+    fn set_registers(&mut self, registers: &Registers) -> Result<(), PlatformError> {
+        self.frame().ok_or(PlatformError::Gone)?.set_registers(registers);
+        self.bases = (registers.fs_base, registers.gs_base);
+        Ok(())
+    }
+
+    fn fp_state(&mut self) -> Result<Vec<u8>, PlatformError> {
+        let size = self.place.space.shared.xsave_size;
+        let frame = self.frame().ok_or(PlatformError::Gone)?;
+        Ok(frame.fp_state(size).unwrap_or_else(|| crate::frame::reset_state(size)))
+    }
+
+    fn set_fp_state(&mut self, state: &[u8]) -> Result<(), PlatformError> {
+        let shared = &self.place.space.shared;
+        self.frame().ok_or(PlatformError::Gone)?.set_fp_state(state, shared.xsave_size, shared.xcr0);
+        Ok(())
+    }
+
+    fn reset_fp_state(&mut self) -> Result<(), PlatformError> {
+        self.frame().ok_or(PlatformError::Gone)?.reset_fp_state();
+        Ok(())
+    }
+
+    fn address_space(&self) -> Arc<dyn AddressSpace> {
+        Arc::clone(&self.place.space) as Arc<dyn AddressSpace>
+    }
+
+    fn clone_thread(&mut self, new: NewThread) -> Result<Arc<dyn ThreadHandle>, PlatformError> {
+        let process = Arc::clone(&self.place.host.process);
+        Ok(self.clone_with(CLONE_THREAD, process, &self.place.space, new)?)
+    }
+
+    fn clone_shared(&mut self, new: NewThread) -> Result<Arc<dyn ThreadHandle>, PlatformError> {
+        Ok(self.clone_with(CLONE_SHARED, Arc::default(), &self.place.space, new)?)
+    }
+
+    fn fork(
+        &mut self,
+        new: NewThread,
+    ) -> Result<(Arc<dyn AddressSpace>, Arc<dyn ThreadHandle>), PlatformError> {
+        let space = Space::empty(&self.place.space.shared)?;
+        let task = self.clone_with(CLONE_FORK, Arc::default(), &space, new)?;
+        Ok((space, task))
+    }
+
+    fn exec_into(&mut self, space: Arc<dyn AddressSpace>) -> Result<(), PlatformError> {
+        let space = ours(&self.place.space.shared, &space)?;
+        let host = space.parked.lock().take().ok_or(PlatformError::Gone)?;
+        host.wait()?;
+        Frame::fresh(&space.mailbox, host.slot);
+        let place = Place { host: Arc::clone(&host), space };
+        *host.task.lock() = Some(Arc::clone(&self.task));
+        *self.task.place.lock() = place.clone();
+        let old = std::mem::replace(&mut self.place, place);
+        self.nr = u64::MAX;
+        self.bases = (0, 0);
+        CURRENT.set(Some(Arc::clone(&host)));
+        host.started.store(true, Ordering::SeqCst);
+        old.host.task.lock().take();
+        old.host.process.kill();
+        if self.task.interrupted.load(Ordering::SeqCst) {
+            self.task.poke(&host);
+        }
+        Ok(())
+    }
+
+    fn handle(&self) -> Arc<dyn ThreadHandle> {
+        Arc::clone(&self.task) as Arc<dyn ThreadHandle>
+    }
+}
