@@ -1,0 +1,174 @@
+//! Operations that remove or move names: unlink, rmdir, rename.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use abi::Errno;
+use abi::fs::FileType;
+
+use super::{Caller, tree_gate};
+use crate::mount::VfsPath;
+use crate::perm;
+use crate::walk::{Last, LastName, WalkFlags};
+use crate::{RenameFlags, Result};
+
+/// One side of a rename.
+struct Side {
+    parent: VfsPath,
+    name: Vec<u8>,
+    target: Option<VfsPath>,
+    slash: bool,
+}
+
+impl Caller<'_> {
+    /// `unlink(2)`: `EISDIR` for a directory.
+    pub fn unlink(&self, path: &[u8]) -> Result<()> {
+        let _gate = tree_gate();
+        let Last { parent, name, target, trailing_slash } = self.last(path, WalkFlags::PARENT)?;
+        let LastName::Name(name) = name else { return Err(Errno::EISDIR) };
+        let target = target.ok_or(Errno::ENOENT)?;
+        let directory = target.inode().kind() == FileType::Directory;
+        if trailing_slash {
+            return Err(if directory { Errno::EISDIR } else { Errno::ENOTDIR });
+        }
+        parent.mount.want_write()?;
+        self.may_delete(&parent, &target)?;
+        if directory {
+            return Err(Errno::EISDIR);
+        }
+        if target.dentry.mounts.load(Ordering::SeqCst) > 0 || target.is_mount_root() {
+            return Err(Errno::EBUSY);
+        }
+        parent.inode().unlink(&name)?;
+        parent.dentry.removed(&name);
+        Ok(())
+    }
+
+    /// `rmdir(2)`.
+    pub fn rmdir(&self, path: &[u8]) -> Result<()> {
+        let _gate = tree_gate();
+        let Last { parent, name, target, .. } = self.last(path, WalkFlags::PARENT)?;
+        let name = match name {
+            LastName::Name(name) => name,
+            LastName::Dot => return Err(Errno::EINVAL),
+            LastName::DotDot => return Err(Errno::ENOTEMPTY),
+            LastName::None => return Err(Errno::EBUSY),
+        };
+        let target = target.ok_or(Errno::ENOENT)?;
+        parent.mount.want_write()?;
+        self.may_delete(&parent, &target)?;
+        if target.inode().kind() != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        if target.dentry.mounts.load(Ordering::SeqCst) > 0 || target.is_mount_root() {
+            return Err(Errno::EBUSY);
+        }
+        parent.inode().rmdir(&name)?;
+        parent.dentry.removed(&name);
+        Ok(())
+    }
+
+    fn may_delete(&self, parent: &VfsPath, victim: &VfsPath) -> Result<()> {
+        perm::check_delete(&parent.inode().attr()?, &victim.inode().attr()?, self.cx.cred)
+    }
+
+    fn side(&self, path: &[u8]) -> Result<Side> {
+        let Last { parent, name, target, trailing_slash } = self.last(path, WalkFlags::PARENT)?;
+        let LastName::Name(name) = name else { return Err(Errno::EBUSY) };
+        Ok(Side { parent, name, target, slash: trailing_slash })
+    }
+
+    /// `renameat2(2)`: `old` as this caller sees it becomes `new` as seen from `to`.
+    pub fn rename(&self, old: &[u8], to: &Caller<'_>, new: &[u8], flags: RenameFlags) -> Result<()> {
+        if flags.contains(RenameFlags::EXCHANGE)
+            && flags.intersects(RenameFlags::NOREPLACE | RenameFlags::WHITEOUT)
+        {
+            return Err(Errno::EINVAL);
+        }
+        let _gate = tree_gate();
+        let from = self.side(old)?;
+        let to = to.side(new)?;
+        if !Arc::ptr_eq(&from.parent.mount, &to.parent.mount) {
+            return Err(Errno::EXDEV);
+        }
+        from.parent.mount.want_write()?;
+        let victim = from.target.clone().ok_or(Errno::ENOENT)?;
+        check_tree(&from, &victim, &to, flags)?;
+        self.check_sides(&from, &victim, &to, flags)?;
+        if to.target.as_ref().is_some_and(|target| Arc::ptr_eq(target.inode(), victim.inode())) {
+            return Ok(()); // Two names of one inode: nothing happens.
+        }
+        from.parent.inode().rename(&from.name, to.parent.inode(), &to.name, flags)?;
+        update_dentries(&from, &victim, &to, flags);
+        Ok(())
+    }
+
+    fn check_sides(&self, from: &Side, victim: &VfsPath, to: &Side, flags: RenameFlags) -> Result<()> {
+        self.may_delete(&from.parent, victim)?;
+        let moving_dir = victim.inode().kind() == FileType::Directory;
+        let Some(target) = &to.target else {
+            self.may_create(&to.parent)?;
+            return self.may_reparent(from, victim, to);
+        };
+        self.may_delete(&to.parent, target)?;
+        let over_dir = target.inode().kind() == FileType::Directory;
+        if !flags.contains(RenameFlags::EXCHANGE) {
+            match (moving_dir, over_dir) {
+                (true, false) => return Err(Errno::ENOTDIR),
+                (false, true) => return Err(Errno::EISDIR),
+                _ => {}
+            }
+        }
+        let busy = |path: &VfsPath| path.is_mount_root() || path.dentry.mounts.load(Ordering::SeqCst) > 0;
+        if busy(victim) || busy(target) {
+            return Err(Errno::EBUSY);
+        }
+        self.may_reparent(from, victim, to)
+    }
+
+    /// A directory that gets another parent has its `..` written.
+    fn may_reparent(&self, from: &Side, victim: &VfsPath, to: &Side) -> Result<()> {
+        if victim.is_mount_root() || victim.dentry.mounts.load(Ordering::SeqCst) > 0 {
+            return Err(Errno::EBUSY);
+        }
+        if victim.inode().kind() != FileType::Directory || from.parent == to.parent {
+            return Ok(());
+        }
+        perm::check(&victim.inode().attr()?, perm::Access::WRITE, self.cx.cred)
+    }
+}
+
+/// Existence, ancestry and trailing slashes, in Linux's order.
+fn check_tree(from: &Side, victim: &VfsPath, to: &Side, flags: RenameFlags) -> Result<()> {
+    if flags.contains(RenameFlags::NOREPLACE) && to.target.is_some() {
+        return Err(Errno::EEXIST);
+    }
+    if flags.contains(RenameFlags::EXCHANGE) && to.target.is_none() {
+        return Err(Errno::ENOENT);
+    }
+    if victim.inode().kind() != FileType::Directory && (from.slash || to.slash) {
+        return Err(Errno::ENOTDIR);
+    }
+    if victim.dentry.is_ancestor_of(&to.parent.dentry) {
+        return Err(Errno::EINVAL);
+    }
+    if let Some(target) = &to.target
+        && target.dentry.is_ancestor_of(&from.parent.dentry)
+    {
+        return Err(if flags.contains(RenameFlags::EXCHANGE) { Errno::EINVAL } else { Errno::ENOTEMPTY });
+    }
+    Ok(())
+}
+
+fn update_dentries(from: &Side, victim: &VfsPath, to: &Side, flags: RenameFlags) {
+    let (source, dest) = (&from.parent.dentry, &to.parent.dentry);
+    if flags.contains(RenameFlags::EXCHANGE) {
+        if let Some(target) = &to.target {
+            dest.moved(&target.dentry, source, &from.name);
+            source.moved_over(&victim.dentry, dest, &to.name);
+        }
+        return;
+    }
+    dest.removed(&to.name);
+    source.moved(&victim.dentry, dest, &to.name);
+}
