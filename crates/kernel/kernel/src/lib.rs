@@ -6,6 +6,7 @@
 //! - [`group`]: [`ThreadGroup`], a process.
 //! - [`trap`]: the life of a trap: dispatch, signals, resumption.
 //! - [`send`] and [`deliver`]: signals on their way in and out.
+//! - [`files`]: the tables of `vfs` behind [`slots`].
 //! - [`timers`]: timers that send signals.
 //! - [`clone`](mod@clone), [`exec`], [`exit`], [`wait`], [`job`]: the calls of those names.
 //!
@@ -18,6 +19,7 @@ pub mod exec;
 pub mod exit;
 #[cfg(test)]
 mod fake;
+pub mod files;
 pub mod group;
 pub mod job;
 pub mod kernel;
@@ -33,6 +35,7 @@ pub mod wait;
 
 pub use clone::CloneRequest;
 pub use exec::NewProgram;
+pub use files::SharedFs;
 pub use group::ThreadGroup;
 pub use kernel::{FirstProcess, Kernel, Parts, SyscallTable};
 pub use slots::{FileTable, FsView, Terminal};
