@@ -53,3 +53,26 @@ pub(super) fn words_are_exchanged(platform: &dyn Platform) {
     assert_eq!(word(&*space, DATA), 5);
     assert!(space.compare_exchange_u32(UserAddr(0x1000), 0, 6).is_err());
 }
+
+pub(super) fn files_are_mapped(platform: &dyn Platform) {
+    let file = std::fs::File::open("/proc/self/exe").expect("our own program");
+    let object = memmap::HostObject::new(file.into(), Prot::READ);
+    // syscall
+    let exit = run(platform, b"\x0f\x05", move |guest, _| {
+        let space = guest.address_space();
+        let map = MapOp::Map {
+            addr: UserAddr(DATA + 0x10_0000),
+            len: 4096,
+            prot: Prot::READ | Prot::WRITE,
+            backing: memmap::Backing::Host { object: object.clone(), offset: 0 },
+            shared: false,
+            no_reserve: false,
+            populate: true,
+        };
+        space.apply(&[map]).expect("mapped");
+        assert_eq!(word(&*space, DATA + 0x10_0000).to_le_bytes(), *b"\x7fELF");
+        space.write(UserAddr(DATA + 0x10_0000), b"mine").expect("a private copy is writable");
+        Resume::ExitProcess
+    });
+    assert_eq!(exit, HostExit::Requested);
+}

@@ -134,3 +134,29 @@ pub(super) fn kill_is_reported(platform: &dyn Platform) {
     watch.handle().kill_process();
     assert_eq!(watch.end(), HostExit::Requested);
 }
+
+pub(super) fn interrupts_reach_waits(platform: &dyn Platform) {
+    // mov eax,202; mov edi,DATA; xor esi,esi; xor edx,edx; xor r10d,r10d; syscall (futex wait for ever); syscall
+    let code = b"\xb8\xca\0\0\0\xbf\0\0\x50\0\x31\xf6\x31\xd2\x45\x31\xd2\x0f\x05\x0f\x05";
+    let (handler, watch) = script(|_, trap| match trap {
+        Trap::Interrupted => Resume::ExitProcess,
+        other => panic!("unexpected {other:?}"),
+    });
+    let space = space_with(platform, code);
+    platform.spawn(&space, thread(handler)).expect("the thread starts");
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    watch.handle().interrupt();
+    assert_eq!(watch.end(), HostExit::Requested);
+}
+
+pub(super) fn interrupts_wait_for_handlers(platform: &dyn Platform) {
+    // syscall; jmp $
+    let exit = run(platform, b"\x0f\x05\xeb\xfe", |guest, trap| {
+        if trap == Trap::Interrupted {
+            return Resume::ExitProcess;
+        }
+        guest.handle().interrupt();
+        Resume::Return(0)
+    });
+    assert_eq!(exit, HostExit::Requested);
+}

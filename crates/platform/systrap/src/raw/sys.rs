@@ -135,7 +135,7 @@ pub(crate) fn copy(pid: i32, write: bool, remote: u64, local: *mut u8, len: usiz
     let mut done = 0;
     while done < len {
         let mut iov = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; 256];
-        let (mut used, mut total) = (0, 0);
+        let (mut used, mut total) = (0usize, 0usize);
         for entry in &mut iov {
             if done + total >= len {
                 break;
@@ -154,7 +154,7 @@ pub(crate) fn copy(pid: i32, write: bool, remote: u64, local: *mut u8, len: usiz
         let call = if write { libc::SYS_process_vm_writev } else { libc::SYS_process_vm_readv };
         // SAFETY: the caller's buffer has `len` bytes and `done + total <= len`; the remote side is checked
         // by the kernel.
-        let r = unsafe { libc::syscall(call, pid, &raw const here, 1, iov.as_ptr(), used, 0) };
+        let r = unsafe { libc::syscall(call, pid, &raw const here, 1usize, iov.as_ptr(), used, 0usize) };
         if r <= 0 {
             break;
         }
