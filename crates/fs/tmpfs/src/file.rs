@@ -1,0 +1,202 @@
+//! Open files and mappings.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use abi::{Errno, PAGE_SIZE};
+use guestmem::{IoSink, IoSource};
+use memmap::{Backing, MapIdentity, MapRequest, Mappable};
+use vfs::{DirEntry, DirSink, File, FileContext, Inode, Result, SeekFrom};
+
+use crate::data::Data;
+use crate::node::{Body, Node, State};
+
+const FALLOC_KEEP_SIZE: u32 = 1;
+const FALLOC_PUNCH_HOLE: u32 = 2;
+/// Entries of a directory looked at under its lock at once.
+const DIR_BATCH: usize = 64;
+
+/// An open directory.
+pub(crate) struct DirFile {
+    pub(crate) node: Arc<Node>,
+}
+
+/// An open regular file; also what is mapped.
+pub(crate) struct RegularFile {
+    pub(crate) node: Arc<Node>,
+}
+
+impl DirFile {
+    fn batch(&self, position: u64) -> Vec<(u64, Vec<u8>, Arc<Node>)> {
+        let state = self.node.state.lock();
+        let Body::Directory(dir) = &state.body else { return Vec::new() };
+        let after = dir.order.range(position.saturating_add(1)..);
+        let named = after.filter_map(|(cookie, name)| {
+            dir.names.get(name).map(|entry| (*cookie, name.clone(), Arc::clone(&entry.node)))
+        });
+        named.take(DIR_BATCH).collect()
+    }
+}
+
+impl File for DirFile {
+    fn read_dir(&self, _cx: &FileContext<'_>, position: u64, sink: &mut dyn DirSink) -> Result<u64> {
+        let mut position = position;
+        loop {
+            let batch = self.batch(position);
+            if batch.is_empty() {
+                return Ok(position);
+            }
+            for (cookie, name, node) in batch {
+                let ino = node.attr()?.ino;
+                if !sink.entry(DirEntry { ino, next: cookie, kind: Some(node.kind()), name: &name }) {
+                    return Ok(position);
+                }
+                position = cookie;
+            }
+        }
+    }
+
+    fn fsync(&self, _data_only: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl RegularFile {
+    fn with<T>(&self, run: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        run(&mut self.node.state.lock())
+    }
+
+    /// Copies page by page: fetched from the guest without a lock, then stored under it.
+    fn store(&self, start: Option<u64>, source: &mut dyn IoSource) -> Result<(usize, u64)> {
+        let fs = self.node.tmpfs()?;
+        let (mut done, mut next) = (0, start);
+        let mut buf = [0u8; PAGE_SIZE as usize];
+        while source.remaining() > 0 {
+            let at = match next {
+                Some(at) => at,
+                None => self.with(|state| Ok(data(state)?.size()))?,
+            };
+            let room = (PAGE_SIZE - at % PAGE_SIZE) as usize;
+            let chunk = buf.get_mut(..room.min(source.remaining())).ok_or(Errno::EIO)?;
+            let n = match source.take(chunk) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            };
+            let bytes = chunk.get(..n).ok_or(Errno::EIO)?;
+            let stored = self.with(|state| {
+                data(state)?.write(&fs, at, bytes)?;
+                state.touch();
+                Ok(())
+            });
+            match stored {
+                Ok(()) => {}
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+            done += n;
+            next = Some(at + n as u64);
+        }
+        let end = next.unwrap_or_default();
+        Ok((done, end))
+    }
+}
+
+fn data(state: &mut State) -> Result<&mut Data> {
+    match &mut state.body {
+        Body::Regular(data) => Ok(data),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+impl File for RegularFile {
+    fn read(&self, _cx: &FileContext<'_>, offset: u64, sink: &mut dyn IoSink) -> Result<usize> {
+        let mut done = 0usize;
+        let mut buf = [0u8; PAGE_SIZE as usize];
+        while sink.remaining() > 0 {
+            let Some(at) = offset.checked_add(done as u64) else { break };
+            let n = self.with(|state| data(state)?.read(at, &mut buf))?;
+            if n == 0 {
+                break;
+            }
+            match sink.put(buf.get(..n).unwrap_or_default()) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn write(&self, _cx: &FileContext<'_>, offset: u64, source: &mut dyn IoSource) -> Result<usize> {
+        self.store(Some(offset), source).map(|(n, _)| n)
+    }
+
+    fn append(&self, _cx: &FileContext<'_>, source: &mut dyn IoSource) -> Result<(usize, u64)> {
+        self.store(None, source)
+    }
+
+    fn seek(&self, current: u64, to: SeekFrom) -> Result<u64> {
+        let from = |base: u64, by: i64| base.checked_add_signed(by).ok_or(Errno::EINVAL);
+        self.with(|state| {
+            let data = data(state)?;
+            match to {
+                SeekFrom::Start(at) => Ok(at),
+                SeekFrom::Current(by) => from(current, by),
+                SeekFrom::End(by) => from(data.size(), by),
+                SeekFrom::Data(at) => data.seek_data(at),
+                SeekFrom::Hole(at) => data.seek_hole(at),
+            }
+        })
+    }
+
+    fn mappable(&self) -> Option<Arc<dyn Mappable>> {
+        Some(Arc::new(Self { node: Arc::clone(&self.node) }))
+    }
+
+    fn fsync(&self, _data_only: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
+        let fs = self.node.tmpfs()?;
+        let end = offset.checked_add(len).filter(|end| *end <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
+        self.with(|state| match mode {
+            0 => {
+                let data = data(state)?;
+                if end > data.size() { data.resize(&fs, end) } else { Ok(()) }
+            }
+            FALLOC_KEEP_SIZE => Ok(()),
+            m if m == FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE => {
+                data(state)?.punch(&fs, offset, end)?;
+                state.touch();
+                Ok(())
+            }
+            _ => Err(Errno::EOPNOTSUPP),
+        })
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Mappable for RegularFile {
+    fn backing(&self, request: MapRequest) -> Result<Backing> {
+        let fs = self.node.tmpfs()?;
+        let memory = self.with(|state| data(state)?.share(&*fs.memory))?;
+        let object = memory.object().ok_or(Errno::ENODEV)?;
+        Ok(Backing::Host { object, offset: request.offset })
+    }
+
+    fn identity(&self) -> MapIdentity {
+        let ino = self.node.attr().map_or(0, |attr| attr.ino);
+        MapIdentity { dev: self.node.fs().dev(), ino, name: Vec::new() }
+    }
+}

@@ -1,0 +1,325 @@
+//! The VFS's operations, exercised on a tmpfs.
+
+use std::sync::Arc;
+
+use abi::Errno;
+use abi::fs::{OpenFlags, Permissions};
+use cred::Credentials;
+use guestmem::{SliceSource, VecSink};
+use vfs::{
+    Caller, DirEntry, DirSink, FdTable, FileContext, FsContext, Mount, MountFlags, MountNamespace, NoDevices,
+    OpenFile, RenameFlags, SeekFrom, VfsPath, WalkFlags, XattrSet, locks,
+};
+
+use crate::{HeapMemory, Options, TmpFs};
+
+struct World {
+    ns: Arc<MountNamespace>,
+    fs: FsContext,
+    root: Credentials,
+    user: Credentials,
+}
+
+fn tmpfs(dev: u64) -> Arc<TmpFs> {
+    TmpFs::new(Options::new(dev), Arc::new(HeapMemory))
+}
+
+impl World {
+    fn new() -> Self {
+        let ns = MountNamespace::new(Mount::new(tmpfs(1), "none", MountFlags::empty()));
+        let fs = FsContext::new(ns.root());
+        Self { ns, fs, root: Credentials::root(), user: Credentials::user(1000, 1000) }
+    }
+
+    fn cx<'a>(&'a self, cred: &'a Credentials) -> FileContext<'a> {
+        FileContext { cred, pid: 1, tid: 1 }
+    }
+
+    fn root(&self) -> Caller<'_> {
+        Caller::new(&self.fs, self.cx(&self.root))
+    }
+
+    fn user(&self) -> Caller<'_> {
+        Caller::new(&self.fs, self.cx(&self.user))
+    }
+
+    fn open(&self, path: &str, flags: OpenFlags) -> vfs::Result<Arc<OpenFile>> {
+        self.root().open(path.as_bytes(), flags, 0o644, WalkFlags::empty(), &NoDevices)
+    }
+
+    fn put(&self, path: &str, bytes: &[u8]) {
+        let file = self.open(path, OpenFlags::WRONLY | OpenFlags::CREAT).unwrap();
+        assert_eq!(file.write(&self.cx(&self.root), &mut SliceSource(bytes)), Ok(bytes.len()));
+    }
+
+    fn get(&self, path: &str) -> vfs::Result<Vec<u8>> {
+        let file = self.open(path, OpenFlags::empty())?;
+        let mut sink = VecSink::new(1 << 20);
+        file.read(&self.cx(&self.root), &mut sink)?;
+        Ok(sink.bytes)
+    }
+}
+
+fn follow(world: &World, path: &str) -> vfs::Result<VfsPath> {
+    world.root().lookup(path.as_bytes(), WalkFlags::FOLLOW)
+}
+
+#[test]
+fn a_walk_says_what_is_wrong_as_linux_does() {
+    let w = World::new();
+    w.root().mkdir(b"/d", 0o755).unwrap();
+    w.put("/d/f", b"x");
+    assert_eq!(follow(&w, "").unwrap_err(), Errno::ENOENT);
+    assert_eq!(follow(&w, "/d/f/g").unwrap_err(), Errno::ENOTDIR);
+    assert_eq!(follow(&w, "/d/f/").unwrap_err(), Errno::ENOTDIR);
+    assert_eq!(follow(&w, "/d/missing/x").unwrap_err(), Errno::ENOENT);
+    assert_eq!(follow(&w, &format!("/{}", "n".repeat(256))).unwrap_err(), Errno::ENAMETOOLONG);
+    assert_eq!(follow(&w, &"/".repeat(4096)).unwrap_err(), Errno::ENAMETOOLONG);
+    assert!(follow(&w, "/../..//d/./../d/f").is_ok());
+    w.root().symlink(b"loop", b"/loop").unwrap();
+    assert_eq!(follow(&w, "/loop").unwrap_err(), Errno::ELOOP);
+    assert!(w.root().lookup(b"/loop", WalkFlags::empty()).is_ok());
+}
+
+#[test]
+fn symbolic_links_are_followed_and_may_be_created_through() {
+    let w = World::new();
+    w.root().mkdir(b"/d", 0o755).unwrap();
+    w.root().symlink(b"d/new", b"/link").unwrap();
+    w.put("/link", b"through");
+    assert_eq!(w.get("/d/new").unwrap(), b"through");
+    let excl = OpenFlags::WRONLY | OpenFlags::CREAT | OpenFlags::EXCL;
+    assert_eq!(w.open("/link", excl).unwrap_err(), Errno::EEXIST);
+    assert_eq!(w.open("/link", OpenFlags::NOFOLLOW).unwrap_err(), Errno::ELOOP);
+    assert_eq!(w.root().readlink(b"/link").unwrap(), b"d/new");
+}
+
+#[test]
+fn permissions_are_checked_at_every_step() {
+    let w = World::new();
+    w.root().mkdir(b"/secret", 0o700).unwrap();
+    w.put("/secret/f", b"x");
+    assert_eq!(w.user().lookup(b"/secret/f", WalkFlags::FOLLOW).unwrap_err(), Errno::EACCES);
+    assert_eq!(w.user().unlink(b"/secret/f").unwrap_err(), Errno::EACCES);
+    w.put("/mine", b"x");
+    // The root is sticky, and the file is another's.
+    assert_eq!(w.user().unlink(b"/mine").unwrap_err(), Errno::EPERM);
+    let path = follow(&w, "/mine").unwrap();
+    assert_eq!(w.user().chmod(&path, 0o777).unwrap_err(), Errno::EPERM);
+    w.root().chmod(&path, 0o4755).unwrap();
+    w.root().chown(&path, Some(1000), None).unwrap();
+    assert_eq!(path.inode().attr().unwrap().perm, Permissions::from_bits_truncate(0o755));
+}
+
+#[test]
+fn names_are_made_and_removed() {
+    let w = World::new();
+    let r = w.root();
+    r.mkdir(b"/d/", 0o777).unwrap();
+    assert_eq!(r.mkdir(b"/d", 0o777).unwrap_err(), Errno::EEXIST);
+    assert_eq!(r.mkdir(b"/", 0o777).unwrap_err(), Errno::EEXIST);
+    w.put("/d/f", b"x");
+    assert_eq!(r.rmdir(b"/d").unwrap_err(), Errno::ENOTEMPTY);
+    assert_eq!(r.unlink(b"/d").unwrap_err(), Errno::EISDIR);
+    assert_eq!(r.rmdir(b"/d/f").unwrap_err(), Errno::ENOTDIR);
+    r.link(&follow(&w, "/d/f").unwrap(), b"/g").unwrap();
+    assert_eq!(follow(&w, "/g").unwrap().inode().attr().unwrap().nlink, 2);
+    let open = w.open("/d/f", OpenFlags::empty()).unwrap();
+    r.unlink(b"/d/f").unwrap();
+    assert_eq!(open.path().display(&w.fs.root), b"/d/f (deleted)");
+    assert_eq!(follow(&w, "/d/f").unwrap_err(), Errno::ENOENT);
+    let dir = w.open("/d", OpenFlags::DIRECTORY).unwrap();
+    r.rmdir(b"/d").unwrap();
+    assert_eq!(r.from(dir.path()).mkdir(b"x", 0o777).unwrap_err(), Errno::ENOENT);
+}
+
+#[test]
+fn renames_keep_the_tree_a_tree() {
+    let w = World::new();
+    let r = w.root();
+    let mv = |a: &str, b: &str, flags| r.rename(a.as_bytes(), &r, b.as_bytes(), flags);
+    let none = RenameFlags::empty();
+    r.mkdir(b"/a", 0o755).unwrap();
+    r.mkdir(b"/a/b", 0o755).unwrap();
+    w.put("/f", b"one");
+    w.put("/g", b"two");
+    assert_eq!(mv("/a", "/a/b/c", none).unwrap_err(), Errno::EINVAL);
+    assert_eq!(mv("/f", "/a", none).unwrap_err(), Errno::EISDIR);
+    assert_eq!(mv("/a", "/f", none).unwrap_err(), Errno::ENOTDIR);
+    assert_eq!(mv("/f", "/g", RenameFlags::NOREPLACE).unwrap_err(), Errno::EEXIST);
+    mv("/f", "/g", RenameFlags::EXCHANGE).unwrap();
+    assert_eq!((w.get("/f").unwrap(), w.get("/g").unwrap()), (b"two".to_vec(), b"one".to_vec()));
+    mv("/f", "/a/b/f", none).unwrap();
+    let open = w.open("/a/b/f", OpenFlags::empty()).unwrap();
+    mv("/a", "/z", none).unwrap();
+    assert_eq!(open.path().display(&w.fs.root), b"/z/b/f");
+    assert_eq!(follow(&w, "/f").unwrap_err(), Errno::ENOENT);
+    assert_eq!(w.fs.root.inode().attr().unwrap().nlink, 3);
+}
+
+#[test]
+fn mounts_are_crossed_both_ways() {
+    let w = World::new();
+    w.root().mkdir(b"/m", 0o755).unwrap();
+    w.put("/m/below", b"x");
+    let at = follow(&w, "/m").unwrap();
+    w.ns.attach(Mount::new(tmpfs(2), "two", MountFlags::empty()), &at).unwrap();
+    assert_eq!(follow(&w, "/m/below").unwrap_err(), Errno::ENOENT);
+    w.put("/m/f", b"above");
+    let f = follow(&w, "/m/f").unwrap();
+    assert_eq!(f.display(&w.fs.root), b"/m/f");
+    assert_eq!(w.root().link(&f, b"/g").unwrap_err(), Errno::EXDEV);
+    assert_eq!(w.root().rmdir(b"/m").unwrap_err(), Errno::EBUSY);
+    assert_eq!(follow(&w, "/m/..").unwrap(), w.fs.root);
+    f.mount.set_flags(MountFlags::RDONLY);
+    assert_eq!(w.root().unlink(b"/m/f").unwrap_err(), Errno::EROFS);
+    let (copy, _) = w.ns.copy();
+    assert_eq!(copy.mounts().len(), 2);
+    w.ns.detach(&follow(&w, "/m").unwrap(), false).unwrap();
+    assert_eq!(w.get("/m/below").unwrap(), b"x");
+}
+
+#[test]
+fn data_is_sparse_and_grows_past_the_heap() {
+    let w = World::new();
+    let f = w.open("/f", OpenFlags::RDWR | OpenFlags::CREAT).unwrap();
+    let cx = w.cx(&w.root);
+    let big: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+    assert_eq!(f.pwrite(&cx, 1 << 20, &mut SliceSource(&big)), Ok(big.len()));
+    assert_eq!(f.seek(SeekFrom::Data(0)), Ok(1 << 20));
+    assert_eq!(f.seek(SeekFrom::Hole(0)), Ok(0));
+    let mut sink = VecSink::new(big.len());
+    f.pread(&cx, 1 << 20, &mut sink).unwrap();
+    assert_eq!(sink.bytes, big);
+    w.root().set_size(f.path(), 10).unwrap();
+    w.root().set_size(f.path(), 20).unwrap();
+    assert_eq!(w.get("/f").unwrap(), vec![0; 20]);
+    assert_eq!(f.seek(SeekFrom::End(-5)), Ok(15));
+    assert_eq!(f.seek(SeekFrom::Current(-16)).unwrap_err(), Errno::EINVAL);
+}
+
+#[test]
+fn the_size_limit_is_kept_and_given_back() {
+    let options = Options { size: 8 * abi::PAGE_SIZE, ..Options::new(3) };
+    let mount = Mount::new(TmpFs::new(options, Arc::new(HeapMemory)), "small", MountFlags::empty());
+    let w = World { ns: MountNamespace::new(Arc::clone(&mount)), ..World::new() };
+    let w = World { fs: FsContext::new(w.ns.root()), ..w };
+    let f = w.open("/f", OpenFlags::RDWR | OpenFlags::CREAT).unwrap();
+    let bytes = vec![1; 10 * abi::PAGE_SIZE as usize];
+    assert_eq!(f.write(&w.cx(&w.root), &mut SliceSource(&bytes)), Ok(8 * abi::PAGE_SIZE as usize));
+    assert_eq!(f.write(&w.cx(&w.root), &mut SliceSource(b"x")).unwrap_err(), Errno::ENOSPC);
+    w.root().unlink(b"/f").unwrap();
+    drop(f);
+    assert_eq!(mount.fs().statfs().unwrap().bfree, 8);
+}
+
+#[derive(Default)]
+struct Names(Vec<String>, usize);
+
+impl DirSink for Names {
+    fn entry(&mut self, entry: DirEntry<'_>) -> bool {
+        if self.0.len() == self.1 {
+            return false;
+        }
+        self.0.push(String::from_utf8_lossy(entry.name).into_owned());
+        true
+    }
+}
+
+#[test]
+fn listings_go_on_where_they_stopped() {
+    let w = World::new();
+    for n in 0..100 {
+        w.put(&format!("/f{n}"), b"");
+    }
+    let dir = w.open("/", OpenFlags::DIRECTORY).unwrap();
+    let mut all = Vec::new();
+    loop {
+        let mut names = Names(Vec::new(), 7);
+        dir.read_dir(&w.cx(&w.root), &w.fs.root, &mut names).unwrap();
+        if names.0.is_empty() {
+            break;
+        }
+        all.append(&mut names.0);
+    }
+    assert_eq!(all.len(), 102);
+    assert_eq!(all.first().map(String::as_str), Some("."));
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 102);
+}
+
+#[test]
+fn descriptors_are_the_lowest_free_ones() {
+    let w = World::new();
+    w.put("/f", b"hello");
+    let table = FdTable::new();
+    let f = w.open("/f", OpenFlags::empty()).unwrap();
+    for want in 0..3 {
+        assert_eq!(table.insert(Arc::clone(&f), want == 1, 0, 4), Ok(want));
+    }
+    table.remove(1).unwrap();
+    assert_eq!(table.insert(Arc::clone(&f), true, 0, 4), Ok(1));
+    assert_eq!(table.insert(Arc::clone(&f), false, 0, 4), Ok(3));
+    assert_eq!(table.insert(Arc::clone(&f), false, 0, 4).unwrap_err(), Errno::EMFILE);
+    let fork = table.fork();
+    assert_eq!(table.take_cloexec().len(), 1);
+    assert_eq!(table.get(1).unwrap_err(), Errno::EBADF);
+    assert_eq!(fork.numbers(), [0, 1, 2, 3]);
+    assert_eq!(fork.remove_range(1..=u32::MAX).len(), 3);
+}
+
+#[test]
+fn appends_unnamed_files_and_attributes_work() {
+    let w = World::new();
+    w.put("/f", b"one");
+    let a = w.open("/f", OpenFlags::WRONLY | OpenFlags::APPEND).unwrap();
+    a.write(&w.cx(&w.root), &mut SliceSource(b"two")).unwrap();
+    assert_eq!(w.get("/f").unwrap(), b"onetwo");
+    let tmp = w.open("/", OpenFlags::RDWR | OpenFlags::TMPFILE_BIT | OpenFlags::DIRECTORY).unwrap();
+    assert_eq!(tmp.inode().attr().unwrap().nlink, 0);
+    w.root().link(tmp.path(), b"/named").unwrap();
+    assert_eq!(follow(&w, "/named").unwrap().inode().attr().unwrap().nlink, 1);
+    let f = follow(&w, "/f").unwrap();
+    w.root().set_xattr(&f, b"user.a", b"v", XattrSet::Create).unwrap();
+    assert_eq!(w.root().set_xattr(&f, b"user.a", b"v", XattrSet::Create).unwrap_err(), Errno::EEXIST);
+    assert_eq!(w.user().xattr(&f, b"user.a").unwrap(), b"v");
+    assert_eq!(w.root().list_xattr(&f).unwrap(), b"user.a\0");
+}
+
+#[test]
+fn locks_conflict_split_and_go_with_their_description() {
+    let w = World::new();
+    w.put("/f", b"x");
+    let a = w.open("/f", OpenFlags::empty()).unwrap();
+    let inode = Arc::clone(a.inode());
+    let record = |pid, exclusive, start, end| locks::Record {
+        owner: locks::Owner::Process(pid),
+        exclusive,
+        start,
+        end,
+    };
+    let take = |r| locks::acquire(&inode, locks::Family::Record, r).unwrap().is_none();
+    assert!(take(record(1, true, 0, 99)));
+    assert!(!take(record(2, false, 50, 50)));
+    locks::release(&inode, locks::Family::Record, locks::Owner::Process(1), 40, 60).unwrap();
+    assert!(take(record(2, true, 40, 60)));
+    assert!(!take(record(1, true, 0, 99)));
+    let whole = locks::Record { owner: locks::Owner::Description(a.id()), ..record(0, true, 0, u64::MAX) };
+    assert!(locks::acquire(&inode, locks::Family::Flock, whole).unwrap().is_none());
+    let other = locks::Record { owner: locks::Owner::Description(1), ..whole };
+    assert!(locks::acquire(&inode, locks::Family::Flock, other).unwrap().is_some());
+    drop(a);
+    assert!(locks::acquire(&inode, locks::Family::Flock, other).unwrap().is_none());
+}
+
+#[test]
+fn deep_trees_die_without_recursion() {
+    let w = World::new();
+    let mut at = w.fs.root.clone();
+    for _ in 0..20_000 {
+        at = w.root().from(&at).mkdir(b"d", 0o755).unwrap();
+    }
+    drop(at);
+    drop(w);
+}
