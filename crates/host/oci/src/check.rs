@@ -71,6 +71,22 @@ impl Checker<'_> {
                 return Err(self.invalid(format!("process.env[{index}]"), text, "not NAME=value"));
             }
         }
+        self.limits(value)
+    }
+
+    fn limits(&self, value: &Value) -> Result<(), OciError> {
+        let limits = value.pointer("/process/rlimits").and_then(Value::as_array);
+        for (index, limit) in limits.into_iter().flatten().enumerate() {
+            let number = |key| limit.get(key).and_then(Value::as_u64).unwrap_or_default();
+            if number("soft") > number("hard") {
+                let soft = number("soft").to_string();
+                return Err(self.invalid(
+                    format!("process.rlimits[{index}].soft"),
+                    &soft,
+                    "above the hard limit",
+                ));
+            }
+        }
         Ok(())
     }
 
@@ -87,6 +103,12 @@ impl Checker<'_> {
             if source.is_none() && matches!(kind, "bind" | "none") {
                 return Err(self.missing(format!("mounts[{index}].source")));
             }
+            let options = mount.get("options").and_then(Value::as_array);
+            let mut options = options.into_iter().flatten().filter_map(Value::as_str);
+            if let Some(option) = options.find(|option| matches!(*option, "shared" | "rshared")) {
+                let field = format!("mounts[{index}].options");
+                return Err(self.invalid(field, option, "mounts of a sandbox cannot propagate to the host"));
+            }
         }
         Ok(())
     }
@@ -102,6 +124,9 @@ impl Checker<'_> {
             }
             if seen.contains(&kind) {
                 return Err(self.invalid(field, kind, "given twice"));
+            }
+            if let Some(path) = namespace.get("path").and_then(Value::as_str) {
+                self.absolute(&format!("linux.namespaces[{index}].path"), path)?;
             }
             seen.push(kind);
         }
@@ -168,6 +193,9 @@ mod tests {
             ("mounts[0].type", |s| s["mounts"][0]["type"] = json!("floppy")),
             ("mounts[1].destination", |s| s["mounts"][1]["destination"] = json!("dev")),
             ("linux.namespaces[0].type", |s| s["linux"]["namespaces"][0]["type"] = json!("moon")),
+            ("linux.namespaces[1].path", |s| s["linux"]["namespaces"][1]["path"] = json!("ns")),
+            ("mounts[0].options", |s| s["mounts"][0]["options"] = json!(["rshared"])),
+            ("process.rlimits[0].soft", |s| s["process"]["rlimits"][0]["soft"] = json!(4096)),
         ];
         for (field, change) in cases {
             let text = message(change);
