@@ -3,7 +3,7 @@
 //! [`BootConfig`] is the contract between the `sandbox` crate (outside) and this one. It holds only
 //! plain data and descriptor numbers, so that it can cross an `execve(2)`.
 
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -136,16 +136,67 @@ impl ExitStatus {
 /// Why a Sentry does not start.
 #[derive(Debug, Error)]
 pub enum BootError {
-    /// This build cannot run a guest.
-    #[error("platform {0:?}: no platform wired yet")]
+    /// There is no such platform.
+    #[error("platform {0:?} is unknown")]
     NoPlatform(String),
+    /// The platform does not work here, or failed.
+    #[error(transparent)]
+    Platform(#[from] platform::PlatformError),
+    /// The first mount is not the root.
+    #[error("no mount at /")]
+    NoRoot,
+    /// A mount failed.
+    #[error("mounting {target:?}: {errno}")]
+    Mount {
+        /// Path in the guest.
+        target: String,
+        /// Why.
+        errno: abi::Errno,
+    },
+    /// There is no working connection to the Gofer.
+    #[error("connecting to the gofer: {0}")]
+    Gofer(abi::Errno),
+    /// The working directory cannot be entered.
+    #[error("working directory {path:?}: {errno}")]
+    Directory {
+        /// Which.
+        path: String,
+        /// Why.
+        errno: abi::Errno,
+    },
+    /// The program cannot be run.
+    #[error("{name:?}: {errno}")]
+    Program {
+        /// As it was given.
+        name: String,
+        /// Why.
+        errno: abi::Errno,
+    },
+    /// A resource limit has an unknown number.
+    #[error("resource limit {0} is unknown")]
+    Rlimit(u32),
+    /// The first process could not be started.
+    #[error("starting the first process: {0}")]
+    Start(abi::Errno),
+    /// A host call failed.
+    #[error("{doing}: {source}")]
+    Host {
+        /// What was being done.
+        doing: &'static str,
+        /// The host's answer.
+        source: std::io::Error,
+    },
 }
 
-/// Boots the container and runs it until its first process ends.
-///
-/// Deliberately an error for now, whatever the configuration: no platform is wired to the kernel.
-pub fn run(config: BootConfig) -> Result<ExitStatus, BootError> {
-    Err(BootError::NoPlatform(config.platform))
+/// The descriptors of [`InheritedFds`], owned.
+#[derive(Debug)]
+pub struct Inherited {
+    /// Connections to the Gofer.
+    pub gofer: Vec<OwnedFd>,
+    /// Standard input, output and error of the guest.
+    pub stdio: [OwnedFd; 3],
+    /// Listening control socket.
+    pub control: Option<OwnedFd>,
 }
 
 #[cfg(test)]

@@ -1,11 +1,22 @@
 //! The thin runtime: assembles the kernel from its parts, locks itself in, and runs.
 //!
-//! Its whole input is a [`BootConfig`], which the `sandbox` crate makes outside and hands over in a
-//! sealed way. The composition itself is not here yet: see [`run`].
+//! - [`BootConfig`] and [`Inherited`]: its whole input, made by the `sandbox` crate outside.
+//! - [`Early`]: what must be gathered before the host's root is taken away.
+//! - [`run`]: kernel, file systems, first process; returns how that ended.
+//!
+//! `tree` makes the mounts, `files` shows them in `/proc`, `memory`, `random` and `stdio` are the host's
+//! part of tmpfs, `/dev/urandom` and descriptors 0 to 2.
 #![forbid(unsafe_code)]
 
 mod boot;
+mod files;
+mod memory;
+mod random;
+mod start;
+mod stdio;
+mod tree;
 
 pub use boot::{
-    BootConfig, BootError, ExitStatus, InheritedFds, Mount, Overlay, Process, Rlimit, Source, run,
+    BootConfig, BootError, ExitStatus, Inherited, InheritedFds, Mount, Overlay, Process, Rlimit, Source,
 };
+pub use start::{Early, run};

@@ -1,0 +1,258 @@
+//! The guest's standard input, output and error: descriptors of the host.
+//!
+//! They may be terminals, pipes, sockets or files that other processes share, so their flags are not
+//! touched: `O_NONBLOCK` belongs to the open file description, and setting it would break whoever else
+//! holds it. Readiness is asked with `poll(2)` before every transfer, and one thread watches all of them
+//! with `epoll(7)` to wake those who wait.
+
+use std::any::Any;
+use std::fs::File as HostFd;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use abi::Errno;
+use abi::fs::{FileType, OpenFlags};
+use abi::poll::PollEvents;
+use guestmem::{IoSink, IoSource};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::stat::fstat;
+use sync::wait::WaitQueue;
+use vfs::{File, FileContext, IoctlRequest, Result, SeekFrom};
+
+/// Bytes moved between guest and host at a time.
+const PIECE: usize = 64 << 10;
+
+/// A descriptor of the host as a file of the guest.
+pub(crate) struct HostFile {
+    fd: HostFd,
+    /// A regular file or block device: has an offset, is always ready.
+    seekable: bool,
+    kind: FileType,
+    wait: WaitQueue,
+}
+
+impl HostFile {
+    /// Takes a descriptor over.
+    pub(crate) fn new(fd: OwnedFd) -> std::io::Result<Arc<Self>> {
+        let stat = fstat(&fd)?;
+        let kind = FileType::from_mode(stat.st_mode).unwrap_or(FileType::CharDevice);
+        let seekable = matches!(kind, FileType::Regular | FileType::BlockDevice);
+        Ok(Arc::new(Self { fd: HostFd::from(fd), seekable, kind, wait: WaitQueue::new() }))
+    }
+
+    /// What kind of object it is.
+    pub(crate) fn kind(&self) -> FileType {
+        self.kind
+    }
+
+    /// The access mode it was opened with.
+    pub(crate) fn flags(&self) -> OpenFlags {
+        let flags = nix::fcntl::fcntl(&self.fd, nix::fcntl::FcntlArg::F_GETFL).unwrap_or_default();
+        OpenFlags::from_bits_truncate(flags as u32)
+            & (OpenFlags::WRONLY | OpenFlags::RDWR | OpenFlags::APPEND)
+    }
+
+    fn ready(&self, wanted: PollFlags) -> PollFlags {
+        let mut fds = [PollFd::new(self.fd.as_fd(), wanted)];
+        match nix::poll::poll(&mut fds, PollTimeout::ZERO) {
+            Ok(_) => fds.first().and_then(|fd| fd.revents()).unwrap_or(PollFlags::empty()),
+            Err(_) => PollFlags::empty(),
+        }
+    }
+
+    /// `EAGAIN` unless a transfer would not wait.
+    fn require(&self, wanted: PollFlags) -> Result<()> {
+        if self.seekable || self.ready(wanted).intersects(wanted | PollFlags::POLLHUP | PollFlags::POLLERR) {
+            Ok(())
+        } else {
+            Err(Errno::EAGAIN)
+        }
+    }
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().and_then(Errno::from_raw).unwrap_or(Errno::EIO)
+}
+
+impl File for HostFile {
+    fn read(&self, _: &FileContext<'_>, offset: u64, sink: &mut dyn IoSink) -> Result<usize> {
+        let mut piece = vec![0; sink.remaining().min(PIECE)];
+        if piece.is_empty() {
+            return Ok(0);
+        }
+        self.require(PollFlags::POLLIN)?;
+        let got =
+            if self.seekable { self.fd.read_at(&mut piece, offset) } else { (&self.fd).read(&mut piece) };
+        let n = got.map_err(|error| errno(&error))?;
+        sink.put(piece.get(..n).unwrap_or_default())
+    }
+
+    fn write(&self, _: &FileContext<'_>, offset: u64, source: &mut dyn IoSource) -> Result<usize> {
+        let mut done = 0;
+        while source.remaining() > 0 {
+            if let Err(errno) = self.require(PollFlags::POLLOUT) {
+                return if done > 0 { Ok(done) } else { Err(errno) };
+            }
+            // A pipe that is ready takes PIPE_BUF without waiting; more might wait for its reader.
+            let limit = if self.seekable { PIECE } else { 4096 };
+            let mut piece = vec![0; source.remaining().min(limit)];
+            let n = source.take(&mut piece)?;
+            let piece = piece.get(..n).unwrap_or_default();
+            let wrote = if self.seekable {
+                self.fd.write_at(piece, offset.saturating_add(done as u64))
+            } else {
+                (&self.fd).write(piece)
+            };
+            match wrote {
+                Ok(n) => done += n,
+                Err(_) if done > 0 => return Ok(done),
+                Err(error) => return Err(errno(&error)),
+            }
+        }
+        Ok(done)
+    }
+
+    fn append(&self, cx: &FileContext<'_>, source: &mut dyn IoSource) -> Result<(usize, u64)> {
+        let end = self.fd.metadata().map_err(|error| errno(&error))?.len();
+        let n = self.write(cx, end, source)?;
+        Ok((n, end.saturating_add(n as u64)))
+    }
+
+    fn is_seekable(&self) -> bool {
+        self.seekable
+    }
+
+    fn seek(&self, current: u64, to: SeekFrom) -> Result<u64> {
+        if !self.seekable {
+            return Err(Errno::ESPIPE);
+        }
+        let end = self.fd.metadata().map_err(|error| errno(&error))?.len();
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => current.checked_add_signed(by),
+            SeekFrom::End(by) => end.checked_add_signed(by),
+            SeekFrom::Data(at) => return if at < end { Ok(at) } else { Err(Errno::ENXIO) },
+            SeekFrom::Hole(at) => return if at < end { Ok(end) } else { Err(Errno::ENXIO) },
+        };
+        target.ok_or(Errno::EINVAL)
+    }
+
+    fn poll(&self) -> PollEvents {
+        if self.seekable {
+            return PollEvents::READABLE | PollEvents::WRITABLE;
+        }
+        let ready = self.ready(PollFlags::POLLIN | PollFlags::POLLOUT);
+        let mut events = PollEvents::from_bits_truncate(ready.bits() as u32);
+        events.set(PollEvents::RDNORM, events.contains(PollEvents::IN));
+        events.set(PollEvents::WRNORM, events.contains(PollEvents::OUT));
+        events
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        (!self.seekable).then_some(&self.wait)
+    }
+
+    fn ioctl(&self, _: &FileContext<'_>, _: &IoctlRequest<'_>) -> Result<u64> {
+        Err(Errno::ENOTTY)
+    }
+
+    fn fsync(&self, _: bool) -> Result<()> {
+        if self.seekable { self.fd.sync_all().map_err(|error| errno(&error)) } else { Err(Errno::EINVAL) }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Starts the thread that wakes those who wait for any of `files`. It lives as long as the Sentry.
+pub(crate) fn watch(files: Vec<Arc<HostFile>>) -> std::io::Result<()> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let mut watched = 0;
+    for (index, file) in files.iter().enumerate().filter(|(_, file)| !file.seekable) {
+        let interest =
+            EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        // The same description may stand behind several numbers; a second registration is refused only
+        // for the same number. /dev/null and the like cannot be watched and never need to be.
+        if epoll.add(&file.fd, EpollEvent::new(interest, index as u64)).is_ok() {
+            watched += 1;
+        }
+    }
+    if watched == 0 {
+        return Ok(());
+    }
+    let run = move || {
+        let mut events = [EpollEvent::empty(); 8];
+        loop {
+            let n = match epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(n) => n,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "the watch over standard input and output ended");
+                    return;
+                }
+            };
+            for event in events.iter().take(n) {
+                let ready = PollEvents::from_bits_truncate(event.events().bits() as u32);
+                if let Some(file) = files.get(event.data() as usize) {
+                    file.wait.notify(ready | PollEvents::READABLE | PollEvents::WRITABLE);
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("stdio".to_owned()).spawn(run).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::{Duration, Instant};
+
+    use abi::Errno;
+    use abi::poll::PollEvents;
+    use cred::Credentials;
+    use guestmem::{SliceSource, VecSink};
+    use sync::wait::{Parker, Wake};
+    use vfs::{File, FileContext};
+
+    use super::{HostFile, watch};
+
+    #[test]
+    fn a_pipe_is_read_when_it_has_data_and_wakes_who_waits() {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        let file = HostFile::new(reader.into()).expect("a descriptor");
+        watch(vec![file.clone()]).expect("a thread");
+        let cred = Credentials::root();
+        let cx = FileContext { cred: &cred, pid: 1, tid: 1 };
+        let mut sink = VecSink::new(16);
+        assert_eq!(file.read(&cx, 0, &mut sink), Err(Errno::EAGAIN));
+        let parker = Parker::new();
+        let queue = file.wait_queue().expect("not seekable");
+        let _waiter = queue.register(parker.clone(), PollEvents::IN);
+        writer.write_all(b"data").expect("room");
+        assert_eq!(parker.park(Some(Instant::now() + Duration::from_secs(10))), Wake::Notified);
+        assert_eq!(file.read(&cx, 0, &mut sink), Ok(4));
+        drop(writer);
+        assert_eq!(file.read(&cx, 0, &mut sink), Ok(0));
+        assert_eq!(sink.bytes, b"data");
+    }
+
+    #[test]
+    fn a_file_is_written_where_the_guest_says() {
+        let file = HostFile::new(tempfile().into()).expect("a descriptor");
+        let cred = Credentials::root();
+        let cx = FileContext { cred: &cred, pid: 1, tid: 1 };
+        assert_eq!(file.write(&cx, 3, &mut SliceSource(b"xyz")), Ok(3));
+        let mut sink = VecSink::new(16);
+        assert_eq!(file.read(&cx, 0, &mut sink), Ok(6));
+        assert_eq!(sink.bytes, b"\0\0\0xyz");
+        assert_eq!(file.seek(0, vfs::SeekFrom::End(-2)), Ok(4));
+    }
+
+    fn tempfile() -> std::os::fd::OwnedFd {
+        nix::sys::memfd::memfd_create(c"test", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).expect("a memfd")
+    }
+}

@@ -1,0 +1,240 @@
+//! The guest's tree of mounts, from a [`BootConfig`](crate::BootConfig).
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use abi::Errno;
+use abi::fs::Permissions;
+use abi::time::Timespec;
+use cred::Credentials;
+use devfs::devices::{DevConfig, dev_tree};
+use devfs::job::NoJobs;
+use devfs::{Devpts, Randomness};
+use goferfs::{Client, GoferFs, MountOptions, SocketTransport, Transport};
+use kernel::Kernel;
+use kernfs::{FsInfo, KernFs};
+use procfs::view::{KernelView, Machine};
+use procfs::{CpuModel, ProcConfig};
+use sysfs::SysConfig;
+use tmpfs::{Options, TmpFs};
+use vfs::{FileSystem, FsContext, Mount, MountFlags, MountNamespace, VfsPath, WalkFlags, WalkStart};
+
+use crate::BootError;
+use crate::boot::{BootConfig, Mount as MountConfig, Source};
+use crate::files::Files;
+use crate::memory::HostMemory;
+
+/// Release the guest sees, in `uname(2)` and `/proc/version`.
+pub(crate) const RELEASE: &str = "6.1.0-rampart";
+
+/// What mounts are made from.
+pub(crate) struct Materials<'a> {
+    /// Connections to the Gofer.
+    pub(crate) gofer: Arc<Client>,
+    /// The kernel `/proc` shows.
+    pub(crate) kernel: &'a Arc<Kernel>,
+    /// Random bytes for `/dev`.
+    pub(crate) random: Arc<dyn Randomness>,
+    /// The processors' model.
+    pub(crate) cpu: CpuModel,
+    /// Processors.
+    pub(crate) cpus: u32,
+    /// Bytes of memory the guest is told of.
+    pub(crate) memory: u64,
+    /// Now.
+    pub(crate) now: Timespec,
+}
+
+/// Builds the tree and returns it with the context of the first process.
+pub(crate) fn build(
+    config: &BootConfig,
+    materials: &Materials<'_>,
+) -> Result<(Arc<MountNamespace>, FsContext), BootError> {
+    let mut mounts = config.mounts.iter();
+    let root = mounts.next().filter(|root| root.target == "/").ok_or(BootError::NoRoot)?;
+    let mut builder = Builder { config, materials, devices: 16, namespace: None };
+    let fs = builder.file_system(root)?;
+    let namespace = MountNamespace::new(Mount::new(fs, "root", flags(root)));
+    builder.namespace = Some(Arc::clone(&namespace));
+    let context = FsContext::new(namespace.root());
+    for mount in mounts {
+        let at = find(&context, mount)?;
+        let fs = builder.file_system(mount)?;
+        let name = fs.type_name();
+        namespace
+            .attach(Mount::new(fs, name, flags(mount)), &at)
+            .map_err(|errno| BootError::Mount { target: mount.target.clone(), errno })?;
+    }
+    Ok((namespace, context))
+}
+
+fn flags(mount: &MountConfig) -> MountFlags {
+    let mut flags = MountFlags::empty();
+    flags.set(MountFlags::RDONLY, mount.readonly);
+    for option in &mount.options {
+        match option.as_str() {
+            "nosuid" => flags |= MountFlags::NOSUID,
+            "nodev" => flags |= MountFlags::NODEV,
+            "noexec" => flags |= MountFlags::NOEXEC,
+            "noatime" => flags |= MountFlags::NOATIME,
+            _ => {}
+        }
+    }
+    flags
+}
+
+fn find(context: &FsContext, mount: &MountConfig) -> Result<VfsPath, BootError> {
+    let start = WalkStart { root: &context.root, at: &context.root };
+    vfs::walk(start, mount.target.as_bytes(), WalkFlags::FOLLOW, &Credentials::root())
+        .map_err(|errno| BootError::Mount { target: mount.target.clone(), errno })
+}
+
+/// Makes file systems, each with a device number of its own.
+struct Builder<'a> {
+    config: &'a BootConfig,
+    materials: &'a Materials<'a>,
+    devices: u32,
+    namespace: Option<Arc<MountNamespace>>,
+}
+
+impl Builder<'_> {
+    fn file_system(&mut self, mount: &MountConfig) -> Result<Arc<dyn FileSystem>, BootError> {
+        self.devices += 1;
+        let dev = abi::fs::make_dev(0, self.devices);
+        let fail = |errno| BootError::Mount { target: mount.target.clone(), errno };
+        match &mount.source {
+            Source::Gofer(attachment) => {
+                let options = MountOptions { attachment: *attachment, dev, exclusive: true };
+                let fs = GoferFs::mount(Arc::clone(&self.materials.gofer), options).map_err(fail)?;
+                Ok(fs)
+            }
+            Source::Kernel(name) => self.pseudo(name, dev, mount).map_err(fail),
+        }
+    }
+
+    fn pseudo(&self, name: &str, dev: u64, mount: &MountConfig) -> vfs::Result<Arc<dyn FileSystem>> {
+        let now = self.materials.now;
+        Ok(match name {
+            "proc" => self.proc(dev)?,
+            "sysfs" => {
+                let interfaces = Arc::new(Vec::new);
+                let (cpus, memory) = (self.materials.cpus, self.materials.memory);
+                sysfs::mount(dev, now, &SysConfig { cpus, memory, interfaces })
+            }
+            "devtmpfs" => self.dev(dev),
+            // Engines mount a tmpfs at /dev and fill it; there is nobody to fill it here.
+            "tmpfs" if mount.target == "/dev" => self.dev(dev),
+            "devpts" => Devpts::new(Arc::new(NoJobs)).mount(dev, now),
+            "tmpfs" | "mqueue" | "cgroup" | "cgroup2" => {
+                TmpFs::new(tmpfs_options(dev, mount), Arc::new(HostMemory))
+            }
+            _ => return Err(Errno::ENODEV),
+        })
+    }
+
+    fn dev(&self, dev: u64) -> Arc<KernFs> {
+        let config = DevConfig {
+            random: Arc::clone(&self.materials.random),
+            jobs: Arc::new(NoJobs),
+            devpts: Devpts::new(Arc::new(NoJobs)),
+            console: None,
+        };
+        let info = FsInfo {
+            type_name: "devtmpfs",
+            magic: i64::from(abi::raw::general::TMPFS_MAGIC),
+            dev,
+            now: self.materials.now,
+            stable: true,
+        };
+        KernFs::new(info, dev_tree(&config).spec())
+    }
+
+    fn proc(&self, dev: u64) -> vfs::Result<Arc<KernFs>> {
+        let namespace = self.namespace.clone().ok_or(Errno::EINVAL)?;
+        let machine = Machine {
+            cpus: self.materials.cpus,
+            memory: self.materials.memory,
+            boot_time: self.materials.now.sec,
+            hostname: self.config.hostname.clone().into_bytes(),
+        };
+        let view =
+            KernelView::new(Arc::clone(self.materials.kernel), Arc::new(Files::new(namespace)), machine);
+        let config = ProcConfig {
+            processes: Arc::new(view),
+            net: None,
+            release: RELEASE.to_owned(),
+            version: "#1 SMP".to_owned(),
+            filesystems: vec!["proc", "sysfs", "tmpfs", "devtmpfs", "devpts", "overlay"],
+            cpu: self.materials.cpu.clone(),
+            boot_id: self.boot_id()?,
+        };
+        Ok(procfs::mount(dev, self.materials.now, config))
+    }
+
+    /// A random UUID (RFC 9562, version 4).
+    fn boot_id(&self) -> vfs::Result<String> {
+        let mut bytes = [0u8; 16];
+        self.materials.random.fill(&mut bytes)?;
+        let value = u128::from_be_bytes(bytes);
+        let value = (value & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+        let hex = format!("{value:032x}");
+        let (a, rest) = hex.split_at(8);
+        let (b, rest) = rest.split_at(4);
+        let (c, rest) = rest.split_at(4);
+        let (d, e) = rest.split_at(4);
+        Ok(format!("{a}-{b}-{c}-{d}-{e}"))
+    }
+}
+
+/// `size=`, `mode=`, `uid=`, `gid=` and `nr_inodes=` of a tmpfs (`tmpfs(5)`).
+fn tmpfs_options(dev: u64, mount: &MountConfig) -> Options {
+    let mut options = Options::new(dev);
+    for (key, value) in mount.options.iter().filter_map(|option| option.split_once('=')) {
+        match key {
+            "size" => options.size = bytes(value).unwrap_or(options.size),
+            "nr_inodes" => options.inodes = bytes(value).unwrap_or(options.inodes),
+            "mode" => {
+                let mode = u16::from_str_radix(value, 8).unwrap_or(0o1777);
+                options.mode = Permissions::from_bits_truncate(mode);
+            }
+            "uid" => options.uid = value.parse().unwrap_or(0),
+            "gid" => options.gid = value.parse().unwrap_or(0),
+            _ => {}
+        }
+    }
+    options
+}
+
+/// A number with an optional `k`, `m` or `g`.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text.get(digits.len()..)? {
+        "" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// The client over the connections a Sentry inherits.
+pub(crate) fn gofer_client(sockets: Vec<OwnedFd>) -> Result<Arc<Client>, Errno> {
+    let boxed =
+        sockets.into_iter().map(|socket| Box::new(SocketTransport::new(socket)) as Box<dyn Transport>);
+    Client::new(boxed.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes_have_suffixes() {
+        assert_eq!(bytes("64k"), Some(65_536));
+        assert_eq!(bytes("12"), Some(12));
+        assert_eq!(bytes("2G"), Some(2 << 30));
+        assert_eq!(bytes("50%"), None);
+        assert_eq!(bytes("99999999999999999999g"), None);
+    }
+}
