@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use abi::mm::Prot;
 use guestmem::{UserAddr, UserMem};
@@ -18,9 +18,26 @@ pub const CODE: u64 = 0x40_0000;
 /// Where guest data lies; two pages.
 pub const DATA: u64 = 0x50_0000;
 /// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 type Act = dyn FnMut(&mut dyn GuestThread, Trap) -> Resume + Send;
+
+/// What another guest sends; a failure when it does not within the limit.
+pub(super) fn received<T>(from: &Receiver<T>, what: &str) -> T {
+    match from.recv_timeout(LIMIT) {
+        Ok(value) => value,
+        Err(error) => panic!("{what}: {error}"),
+    }
+}
+
+/// Waits until `done` says yes; a failure when it does not within the limit.
+pub(super) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
+        std::thread::yield_now();
+    }
+}
 
 /// A handler that does what a closure says.
 pub(super) struct Script {
@@ -38,12 +55,12 @@ pub(super) struct Watch {
 impl Watch {
     /// Waits for the end of the process.
     pub(super) fn end(&self) -> HostExit {
-        self.ended.recv_timeout(LIMIT).expect("the process ends")
+        received(&self.ended, "the process ends")
     }
 
     /// Waits for the start.
     pub(super) fn handle(&self) -> Arc<dyn ThreadHandle> {
-        self.handle.recv_timeout(LIMIT).expect("the thread starts")
+        received(&self.handle, "the thread starts")
     }
 }
 

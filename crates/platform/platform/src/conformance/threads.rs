@@ -4,7 +4,7 @@ use std::sync::mpsc::channel;
 
 use guestmem::UserAddr;
 
-use super::kit::{DATA, run, script, space_with, word};
+use super::kit::{DATA, eventually, received, run, script, space_with, word};
 use crate::{HostExit, NewThread, Platform, Registers, Resume, Trap};
 
 /// `syscall; mov [DATA],eax; syscall`: stores what the first call returns, then reports.
@@ -31,7 +31,7 @@ pub(super) fn forks_are_independent(platform: &dyn Platform) {
     });
     assert_eq!(exit, HostExit::Requested);
     assert_eq!(watch.end(), HostExit::Requested);
-    assert_eq!(rx.recv(), Ok(7));
+    assert_eq!(received(&rx, "the child's report"), 7);
 }
 
 pub(super) fn threads_share(platform: &dyn Platform) {
@@ -49,11 +49,10 @@ pub(super) fn threads_share(platform: &dyn Platform) {
             guest.address_space().write(UserAddr(DATA + 8), &[1; 4]).expect("written");
             let new = NewThread { registers, fp_state: None, handler: child.clone(), clear_tid: DATA + 8 };
             guest.clone_thread(new).expect("cloned");
-            rx.recv().expect("the thread reports");
+            received(&rx, "the thread's report");
             assert_eq!(word(&*guest.address_space(), DATA), 7);
-            while word(&*guest.address_space(), DATA + 8) != 0 {
-                std::thread::yield_now();
-            }
+            let space = guest.address_space();
+            eventually("the thread's word is cleared", || word(&*space, DATA + 8) == 0);
             return Resume::Return(9);
         }
         Resume::ExitProcess

@@ -20,9 +20,9 @@ pub(super) fn syscall_arguments_and_result(platform: &dyn Platform) {
         if call.nr == 231 { Resume::ExitProcess } else { Resume::Return(42) }
     });
     assert_eq!(exit, HostExit::Requested);
-    let first = rx.recv().expect("a call");
+    let first = kit::received(&rx, "a call");
     assert_eq!((first.nr, first.args, first.ip), (1, [2, 3, 4, 5, 6, 7], kit::CODE + 40));
-    let second = rx.recv().expect("a second call");
+    let second = kit::received(&rx, "a second call");
     assert_eq!((second.nr, second.args.first()), (231, Some(&42)));
 }
 

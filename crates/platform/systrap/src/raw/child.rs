@@ -29,6 +29,9 @@ unsafe extern "C" {
     static __rseq_offset: isize;
 }
 
+/// Bytes of the stack the child runs on until it reaches the stub.
+const CHILD_STACK: usize = 64 << 10;
+
 #[repr(C)]
 struct Fprog {
     len: u16,
@@ -43,35 +46,55 @@ pub(crate) struct Plan<'a> {
     pub(crate) mailbox: i32,
 }
 
+/// What the child works on: nothing of it is on the stack that the call of `clone` leaves behind.
+struct Start {
+    code: &'static [u8],
+    entry: u64,
+    fprog: Fprog,
+    mailbox: i32,
+}
+
 /// Starts a process that ends up parked in the stub. Its id.
+///
+/// Our own stack may lie where the child's stub and mailbox must go (the host puts stacks anywhere in
+/// the top 16 GiB), so the child leaves it at once for one on our heap, which never lies there.
 pub(crate) fn start(plan: &Plan<'_>) -> Result<i32, Error> {
-    let code = super::stub::code();
-    let entry = STUB + super::stub::entry_offset();
-    let fprog = Fprog { len: plan.filter.len() as u16, filter: plan.filter.as_ptr() };
+    let start = Box::new(Start {
+        code: super::stub::code(),
+        entry: STUB + super::stub::entry_offset(),
+        fprog: Fprog { len: plan.filter.len() as u16, filter: plan.filter.as_ptr() },
+        mailbox: plan.mailbox,
+    });
+    let stack = vec![0u128; CHILD_STACK / 16];
+    let top = stack.as_ptr_range().end;
     // SAFETY: fork semantics: the child works on its copy, see the module.
     let pid = unsafe { call(libc::SYS_clone, [libc::SIGCHLD as u64, 0, 0, 0, 0, 0]) };
     if pid == 0 {
-        // SAFETY: we are the child; see the module.
-        unsafe { become_stub(plan.mailbox, code, entry, &fprog) }
+        // SAFETY: we are the child, `top` ends a buffer of its copy, and the function never returns.
+        unsafe {
+            core::arch::asm!("mov rsp, {top}", "xor ebp, ebp", "call {run}", "ud2",
+                top = in(reg) top, run = sym become_stub, in("rdi") &raw const *start, options(noreturn));
+        }
     }
     if pid < 0 { Err(Error::from_raw_os_error(-pid as i32)) } else { Ok(pid as i32) }
 }
 
 /// # Safety
 /// Only in a child that is a copy of the Sentry.
-unsafe fn become_stub(mailbox: i32, code: &[u8], entry: u64, fprog: &Fprog) -> ! {
+unsafe extern "C" fn become_stub(start: *const Start) -> ! {
     // SAFETY: all calls are the child's own affairs, pointers are to live locals of its copy.
     #[allow(clippy::multiple_unsafe_ops_per_block)]
     unsafe {
+        let Start { code, entry, ref fprog, mailbox } = *start;
         let all = u64::MAX;
         call(libc::SYS_rt_sigprocmask, [0, (&raw const all) as u64, 0, 8, 0, 0]);
-        let fixed = (libc::MAP_FIXED_NOREPLACE | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+        let fixed = (libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
         let mut bad = call(libc::SYS_mmap, [STUB, STUB_LEN, 3, fixed, u64::MAX, 0]) != STUB as i64;
         if !bad {
             core::ptr::copy_nonoverlapping(code.as_ptr(), STUB as *mut u8, code.len());
         }
         bad |= call(libc::SYS_mprotect, [STUB, STUB_LEN, 5, 0, 0, 0]) < 0;
-        let shared = (libc::MAP_FIXED_NOREPLACE | libc::MAP_SHARED) as u64;
+        let shared = (libc::MAP_FIXED | libc::MAP_SHARED) as u64;
         bad |= call(libc::SYS_mmap, [MAILBOX, MAILBOX_LEN, 3, shared, mailbox as u64, 0]) != MAILBOX as i64;
         bad |= call(libc::SYS_madvise, [MAILBOX, MAILBOX_LEN, libc::MADV_DONTFORK as u64, 0, 0, 0]) < 0;
         let stack = [MAILBOX + OFF_STACK as u64, 0, SLOT - OFF_STACK as u64];
@@ -102,6 +125,36 @@ unsafe fn become_stub(mailbox: i32, code: &[u8], entry: u64, fprog: &Fprog) -> !
         }
         // NEW_LISTENER | WAIT_KILLABLE_RECV.
         core::arch::asm!("mov rbx, {slot}", "syscall", "jmp {entry}", slot = in(reg) MAILBOX, entry = in(reg) entry,
-            in("rax") libc::SYS_seccomp, in("rdi") 1u64, in("rsi") 0x28u64, in("rdx") fprog, options(noreturn));
+            in("rax") libc::SYS_seccomp, in("rdi") 1u64, in("rsi") 0x28u64, in("rdx") &raw const *fprog, options(noreturn));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use platform::Platform;
+
+    use crate::layout::{MAILBOX, STUB};
+
+    /// The Sentry's stack lies there once in some 300 starts.
+    #[test]
+    fn starts_where_something_of_ours_is_in_the_way() {
+        for at in [STUB, MAILBOX + 0x10_0000] {
+            // SAFETY: a fresh mapping that replaces none.
+            let got = unsafe {
+                libc::mmap(
+                    std::ptr::without_provenance_mut(at as usize),
+                    4096,
+                    libc::PROT_READ,
+                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
+                    -1,
+                    0,
+                )
+            };
+            // Either it is ours now or the host had put something there by itself: both will do.
+            let in_use = std::io::Error::last_os_error().raw_os_error() == Some(libc::EEXIST);
+            assert!(got.addr() == at as usize || in_use);
+        }
+        let platform = crate::Systrap::new().expect("this machine can run systrap");
+        platform.new_address_space().expect("a space");
     }
 }
