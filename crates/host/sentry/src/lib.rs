@@ -5,11 +5,13 @@
 //! - [`run`]: kernel, file systems, first process; returns how that ended.
 //!
 //! `tree` makes the mounts, `files` shows them in `/proc`, `memory`, `random` and `stdio` are the host's
-//! part of tmpfs, `/dev/urandom` and descriptors 0 to 2.
+//! part of tmpfs, `/dev/urandom` and descriptors 0 to 2; `jobs` and `console` connect terminals.
 #![forbid(unsafe_code)]
 
 mod boot;
+mod console;
 mod files;
+mod jobs;
 mod memory;
 mod random;
 mod start;

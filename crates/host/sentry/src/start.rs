@@ -11,6 +11,8 @@ use abi::process::WaitStatus;
 use abi::time::Timespec;
 use anonfs::inode::{AnonAttr, AnonFs};
 use cred::{CapSet, Credentials};
+use devfs::Tty;
+use kernel::Task;
 use kernel::files::SharedFs;
 use kernel::kernel::{FirstProcess, Kernel, Parts};
 use loader::{Arguments, CpuFacts, ExecFile, Ids, LoadRequest, Loaded, OpenedFile, Opener};
@@ -20,9 +22,11 @@ use platform_systrap::Systrap;
 use procfs::CpuModel;
 use sync::wait::Parker;
 use syscalls::dispatch::X86Calls;
-use vfs::{Access, Caller, FdTable, FileContext, FsContext, NoDevices, OpenFile, WalkFlags};
+use vfs::{Access, Caller, FdTable, FileContext, FsContext, OpenFile, WalkFlags};
 
 use crate::boot::{BootConfig, ExitStatus, Process};
+use crate::console;
+use crate::jobs::Jobs;
 use crate::random::HostRandom;
 use crate::stdio::{self, HostFile};
 use crate::tree::{self, Materials};
@@ -62,9 +66,18 @@ pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<E
     let syscalls = Arc::new(X86Calls);
     let kernel = Kernel::new(Parts { platform: Arc::clone(&platform), syscalls, max_tasks: MAX_TASKS });
     let gofer = tree::gofer_client(inherited.gofer).map_err(BootError::Gofer)?;
+    let jobs = Jobs::new(&kernel);
+    let (console, stdio) = match inherited.stdio {
+        [input, output, _] if config.process.terminal => {
+            (Some(console::start(input, output, jobs.clone())?), Vec::new())
+        }
+        stdio => (None, Vec::from(stdio)),
+    };
     let materials = Materials {
         gofer,
         kernel: &kernel,
+        jobs,
+        console: console.clone(),
         random: early.random.clone(),
         cpu: early.model.clone(),
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
@@ -76,20 +89,31 @@ pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<E
     enter(&mut context, &config.process, &cred)?;
     let limits = limits(&config.process)?;
     let loaded = load(&config.process, &context, &cred, &limits, platform.as_ref(), early)?;
-    let fds = standard_files(inherited.stdio)?;
+    let fds = match &console {
+        Some(console) => console_files(console, &cred)?,
+        None => standard_files(stdio)?,
+    };
     let process = FirstProcess {
         mm: Arc::clone(&loaded.mm),
         registers: Registers::entry(loaded.ip, loaded.sp),
         fds,
         fs: SharedFs::new(context),
-        cred,
+        cred: Arc::clone(&cred),
         limits,
         name: loaded.command.clone(),
         init: true,
     };
     let parker = Parker::new();
     let _waiter = kernel.ended().register(parker.clone(), abi::poll::PollEvents::IN);
-    let group = kernel.start_process(process).map_err(BootError::Start)?;
+    let ready = |task: &Arc<Task>| {
+        // As a login does: the first process leads a session on its terminal.
+        let cx = FileContext { cred: &cred, pid: task.tgid(), tid: task.tid() };
+        let opened = console.as_ref().map(|console| console.open_slave(&cx, OpenFlags::RDWR));
+        if let Some(Err(errno)) = opened {
+            tracing::warn!(%errno, "the first process has no controlling terminal");
+        }
+    };
+    let group = kernel.start_process(process, ready).map_err(BootError::Start)?;
     loop {
         if let Some(status) = kernel.reap_orphan(group.tgid()) {
             return Ok(exit_status(status));
@@ -237,7 +261,7 @@ fn find_program(
 }
 
 /// Descriptors 0, 1 and 2.
-fn standard_files(stdio: [OwnedFd; 3]) -> Result<Arc<FdTable>, BootError> {
+fn standard_files(stdio: Vec<OwnedFd>) -> Result<Arc<FdTable>, BootError> {
     let host = |source| BootError::Host { doing: "taking over standard input and output", source };
     let anonymous = AnonFs::anon_inodefs(abi::fs::make_dev(0, 9));
     let table = FdTable::new();
@@ -253,7 +277,22 @@ fn standard_files(stdio: [OwnedFd; 3]) -> Result<Arc<FdTable>, BootError> {
         table.insert(open, false, 0, 3).map_err(BootError::Start)?;
     }
     stdio::watch(watched).map_err(host)?;
-    let _ = NoDevices;
+    Ok(Arc::new(table))
+}
+
+/// Descriptors 0, 1 and 2 on the console.
+fn console_files(console: &Arc<Tty>, cred: &Credentials) -> Result<Arc<FdTable>, BootError> {
+    let anonymous = AnonFs::anon_inodefs(abi::fs::make_dev(0, 9));
+    let attr = AnonAttr { kind: FileType::CharDevice, uid: cred.uid, gid: cred.gid, now: now() };
+    let inode = anonymous.inode(Some("console"), attr);
+    // Opened by the Sentry: the first process takes the terminal with TIOCSCTTY or its first open.
+    let cx = FileContext { cred, pid: 0, tid: 0 };
+    let slave = console.open_slave(&cx, OpenFlags::RDWR | OpenFlags::NOCTTY).map_err(BootError::Start)?;
+    let open = OpenFile::anonymous(inode, b"/dev/console", Arc::new(slave), OpenFlags::RDWR);
+    let table = FdTable::new();
+    for _ in 0..3 {
+        table.insert(Arc::clone(&open), false, 0, 3).map_err(BootError::Start)?;
+    }
     Ok(Arc::new(table))
 }
 

@@ -8,8 +8,8 @@ use abi::fs::Permissions;
 use abi::time::Timespec;
 use cred::Credentials;
 use devfs::devices::{DevConfig, dev_tree};
-use devfs::job::NoJobs;
-use devfs::{Devpts, Randomness};
+use devfs::job::JobControl;
+use devfs::{Devpts, Randomness, Tty};
 use goferfs::{Client, GoferFs, MountOptions, SocketTransport, Transport};
 use kernel::Kernel;
 use kernfs::{FsInfo, KernFs};
@@ -33,6 +33,10 @@ pub(crate) struct Materials<'a> {
     pub(crate) gofer: Arc<Client>,
     /// The kernel `/proc` shows.
     pub(crate) kernel: &'a Arc<Kernel>,
+    /// Sessions and groups, for terminals.
+    pub(crate) jobs: Arc<dyn JobControl>,
+    /// `/dev/console`, when the container has a terminal.
+    pub(crate) console: Option<Arc<Tty>>,
     /// Random bytes for `/dev`.
     pub(crate) random: Arc<dyn Randomness>,
     /// The processors' model.
@@ -52,7 +56,8 @@ pub(crate) fn build(
 ) -> Result<(Arc<MountNamespace>, FsContext), BootError> {
     let mut mounts = config.mounts.iter();
     let root = mounts.next().filter(|root| root.target == "/").ok_or(BootError::NoRoot)?;
-    let mut builder = Builder { config, materials, devices: 16, namespace: None };
+    let devpts = Devpts::new(Arc::clone(&materials.jobs));
+    let mut builder = Builder { config, materials, devices: 16, namespace: None, devpts };
     let fs = builder.file_system(root)?;
     let namespace = MountNamespace::new(Mount::new(fs, "root", flags(root)));
     builder.namespace = Some(Arc::clone(&namespace));
@@ -95,6 +100,8 @@ struct Builder<'a> {
     materials: &'a Materials<'a>,
     devices: u32,
     namespace: Option<Arc<MountNamespace>>,
+    /// One instance, so that `/dev/ptmx` and `/dev/pts` belong together.
+    devpts: Arc<Devpts>,
 }
 
 impl Builder<'_> {
@@ -124,7 +131,7 @@ impl Builder<'_> {
             "devtmpfs" => self.dev(dev),
             // Engines mount a tmpfs at /dev and fill it; there is nobody to fill it here.
             "tmpfs" if mount.target == "/dev" => self.dev(dev),
-            "devpts" => Devpts::new(Arc::new(NoJobs)).mount(dev, now),
+            "devpts" => self.devpts.mount(dev, now),
             "tmpfs" | "mqueue" | "cgroup" | "cgroup2" => {
                 TmpFs::new(tmpfs_options(dev, mount), Arc::new(HostMemory))
             }
@@ -135,9 +142,9 @@ impl Builder<'_> {
     fn dev(&self, dev: u64) -> Arc<KernFs> {
         let config = DevConfig {
             random: Arc::clone(&self.materials.random),
-            jobs: Arc::new(NoJobs),
-            devpts: Devpts::new(Arc::new(NoJobs)),
-            console: None,
+            jobs: Arc::clone(&self.materials.jobs),
+            devpts: Arc::clone(&self.devpts),
+            console: self.materials.console.clone(),
         };
         let info = FsInfo {
             type_name: "devtmpfs",

@@ -278,7 +278,7 @@ pub(crate) fn boot(calls: Calls) -> (Arc<Kernel>, Thread) {
         name: b"init".to_vec(),
         init: true,
     };
-    kernel.start_process(first).expect("there is room");
+    kernel.start_process(first, |_| {}).expect("there is room");
     let thread = backend.0.lock().unwrap_or_else(PoisonError::into_inner).pop().expect("spawned");
     (kernel, thread)
 }

@@ -132,7 +132,14 @@ impl Kernel {
 
     /// Starts a process that no guest process is the parent of. Returns its group; its end shows in
     /// [`ThreadGroup::ended`] and is taken with [`reap_orphan`](Self::reap_orphan).
-    pub fn start_process(self: &Arc<Self>, first: FirstProcess) -> Result<Arc<ThreadGroup>, Errno> {
+    ///
+    /// `ready` is called with the task while it is in the table and does not run yet: to give it a
+    /// controlling terminal, say.
+    pub fn start_process(
+        self: &Arc<Self>,
+        first: FirstProcess,
+        ready: impl FnOnce(&Arc<Task>),
+    ) -> Result<Arc<ThreadGroup>, Errno> {
         let tid = self.table.lock().allocate(self.max_tasks).ok_or(Errno::EAGAIN)?;
         let group = ThreadGroup::new(tid, signal::Actions::default(), first.limits);
         let seed = TaskSeed {
@@ -151,6 +158,7 @@ impl Kernel {
             table.add_process(&group, &task, 0, tid, tid, None);
         }
         self.count_live(1);
+        ready(&task);
         let thread =
             NewThread { registers: first.registers, fp_state: None, handler: task.clone(), clear_tid: 0 };
         if let Err(error) = self.platform.spawn(first.mm.space(), thread) {

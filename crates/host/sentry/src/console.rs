@@ -1,0 +1,86 @@
+//! The container's console: a terminal of the guest whose master end is a terminal of the host.
+//!
+//! The guest has a whole terminal with a line discipline of its own (`devfs`), so that job control and
+//! echo are the guest kernel's; the host's terminal must be in raw mode, which is `runsc`'s business.
+//! Two threads carry the bytes; neither takes part when the container has no terminal.
+
+use std::fs::File as HostFd;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use abi::Errno;
+use abi::poll::PollEvents;
+use cred::Credentials;
+use devfs::job::JobControl;
+use devfs::tty::{Locked, MasterFile, Tty};
+use guestmem::{SliceSource, VecSink};
+use sync::wait::Parker;
+use vfs::{File, FileContext};
+
+use crate::BootError;
+
+/// Bytes carried at a time.
+const PIECE: usize = 4096;
+/// Device number of `/dev/console`.
+const CONSOLE: (u32, u32) = (5, 1);
+
+/// Makes the console and starts to carry bytes between it and the host's terminal.
+pub(crate) fn start(
+    input: OwnedFd,
+    output: OwnedFd,
+    jobs: Arc<dyn JobControl>,
+) -> Result<Arc<Tty>, BootError> {
+    let (tty, master) = Tty::new(0, abi::fs::make_dev(CONSOLE.0, CONSOLE.1), Locked::No, jobs);
+    let master = Arc::new(master);
+    let (for_input, for_output) = (Arc::clone(&master), master);
+    spawn("console-in", move || carry_in(HostFd::from(input), &for_input))?;
+    spawn("console-out", move || carry_out(HostFd::from(output), &for_output))?;
+    Ok(tty)
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), BootError> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map(drop).map_err(|source| BootError::Host { doing: "starting a thread for the console", source })
+}
+
+/// From the host's terminal to the guest's, until the host's hangs up.
+fn carry_in(mut host: HostFd, master: &MasterFile) {
+    let cred = Credentials::root();
+    let cx = FileContext { cred: &cred, pid: 0, tid: 0 };
+    let mut piece = [0; PIECE];
+    while let Ok(n @ 1..) = host.read(&mut piece) {
+        let mut source = SliceSource(piece.get(..n).unwrap_or_default());
+        while !source.0.is_empty() {
+            match master.write(&cx, 0, &mut source) {
+                Ok(_) => {}
+                Err(Errno::EAGAIN) => wait(master, PollEvents::OUT),
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// From the guest's terminal to the host's, until the guest has closed it for good.
+fn carry_out(mut host: HostFd, master: &MasterFile) {
+    let cred = Credentials::root();
+    let cx = FileContext { cred: &cred, pid: 0, tid: 0 };
+    loop {
+        let mut sink = VecSink::new(PIECE);
+        match master.read(&cx, 0, &mut sink) {
+            Ok(_) if host.write_all(&sink.bytes).is_ok() => {}
+            Err(Errno::EAGAIN | Errno::EIO) => wait(master, PollEvents::IN),
+            _ => return,
+        }
+    }
+}
+
+/// Sleeps until one of `events` may be there.
+fn wait(master: &MasterFile, events: PollEvents) {
+    let Some(queue) = master.wait_queue() else { return };
+    let parker = Parker::new();
+    let _waiter = queue.register(parker.clone(), events);
+    if !master.poll().intersects(events) {
+        parker.park(None);
+    }
+}
