@@ -146,7 +146,7 @@ impl View {
     fn stack(&self) -> Result<InitialStack> {
         let task = self.task()?;
         let sp = task.mm().stack_start();
-        let mem = task.mem();
+        let mem = task.mm();
         InitialStack::read(&*mem, UserAddr(sp))
     }
 
@@ -155,7 +155,7 @@ impl View {
             return Ok(Vec::new());
         }
         let stack = self.stack()?;
-        let mem = self.task()?.mem();
+        let mem = self.task()?.mm();
         let mut out = Vec::new();
         for addr in of(&stack) {
             let left = MAX_BYTES - out.len();

@@ -14,6 +14,7 @@ mod files;
 mod jobs;
 mod memory;
 mod random;
+mod services;
 mod start;
 mod stdio;
 mod tree;

@@ -28,6 +28,7 @@ use crate::boot::{BootConfig, ExitStatus, Process};
 use crate::console;
 use crate::jobs::Jobs;
 use crate::random::HostRandom;
+use crate::services::services;
 use crate::stdio::{self, HostFile};
 use crate::tree::{self, Materials};
 use crate::{BootError, Inherited};
@@ -63,8 +64,12 @@ impl Early {
 /// Whatever keeps the first process from starting; each names the thing.
 pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<ExitStatus, BootError> {
     let platform = choose_platform(&config.platform)?;
-    let syscalls = Arc::new(X86Calls);
-    let kernel = Kernel::new(Parts { platform: Arc::clone(&platform), syscalls, max_tasks: MAX_TASKS });
+    let syscalls = X86Calls::new();
+    let kernel = Kernel::new(Parts {
+        platform: Arc::clone(&platform),
+        syscalls: syscalls.clone(),
+        max_tasks: MAX_TASKS,
+    });
     let gofer = tree::gofer_client(inherited.gofer).map_err(BootError::Gofer)?;
     let jobs = Jobs::new(&kernel);
     let (console, stdio) = match inherited.stdio {
@@ -85,6 +90,7 @@ pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<E
         now: now(),
     };
     let (_namespace, mut context) = tree::build(config, &materials)?;
+    syscalls.provide(services(early.random.clone()));
     let cred = Arc::new(credentials(&config.process));
     enter(&mut context, &config.process, &cred)?;
     let limits = limits(&config.process)?;

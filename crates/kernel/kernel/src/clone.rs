@@ -76,7 +76,7 @@ impl Task {
         child.holdings.lock().vfork = vfork.clone();
         if request.flags.contains(CloneFlags::PARENT_SETTID) {
             // As Linux: a fault here is ignored.
-            let _ = self.mem().store(UserPtr::new(UserAddr(request.parent_tid)), &tid);
+            let _ = self.mm().store(UserPtr::new(UserAddr(request.parent_tid)), &tid);
         }
         let started = match self.child_registers(thread, request) {
             Ok(registers) => self.start_child(thread, request, &child, registers),
@@ -206,7 +206,7 @@ impl Task {
         // and the parent gets its own back: nothing of the parent's that it names runs meanwhile.
         let at = UserPtr::<i32>::new(UserAddr(request.child_tid));
         let sets = flags.contains(CloneFlags::CHILD_SETTID);
-        let mem = self.mem();
+        let mem = self.mm();
         let old = if sets { mem.load(at).ok() } else { None };
         if sets {
             let _ = mem.store(at, &child.tid());

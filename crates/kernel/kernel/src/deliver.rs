@@ -5,7 +5,7 @@ use std::sync::Arc;
 use abi::process::WaitStatus;
 use abi::signal::{SigAction, SigAltStack, SigInfo, SigSet, Signal};
 use abi::{Errno, Restart, SysError, SysResult};
-use guestmem::{MemExt, UserAddr, UserPtr};
+use guestmem::{MemExt, UserAddr, UserMem, UserPtr};
 use platform::{GuestThread, PlatformError, Registers};
 use signal::action::{SA_NODEFER, SA_RESETHAND, SA_RESTART};
 use signal::frame::{Built, SS_AUTODISARM, SigContext, UContext, on_stack};
@@ -141,7 +141,7 @@ impl Task {
     }
 
     fn write_frame(&self, built: &Built) -> Result<(), guestmem::Fault> {
-        let mem = self.mem();
+        let mem = self.mm();
         mem.write(UserAddr(built.fp_at), &built.fp)?;
         mem.write(UserAddr(built.sp), built.frame.as_bytes())
     }
@@ -179,7 +179,7 @@ impl Task {
     pub fn sigreturn(self: &Arc<Self>, thread: &mut dyn GuestThread) -> SysResult<u64> {
         self.registers_replaced();
         let mut registers = thread.registers().map_err(Errno::from)?;
-        let mem = self.mem();
+        let mem = self.mm();
         let at = Restored::ucontext_at(registers.rsp);
         let Ok(ucontext) = mem.load(UserPtr::<UContext>::new(UserAddr(at))) else {
             return self.bad_return();

@@ -60,7 +60,7 @@ impl Task {
         // A descriptor table shared with another process is not touched by this one's exec.
         if let Some(fds) = fds {
             let own = if Arc::strong_count(&fds) > 2 { fds.fork() } else { fds };
-            own.close_on_exec();
+            own.close_on_exec(self.tgid());
             self.set_fds(own);
         }
         if let Some(parent) = vfork {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use abi::poll::PollEvents;
 use abi::process::WaitStatus;
 use abi::signal::{SI_KERNEL, SigInfo, Signal};
-use guestmem::{MemExt, UserAddr, UserPtr};
+use guestmem::{MemExt, UserAddr, UserMem, UserPtr};
 use platform::Resume;
 
 use crate::kernel::Kernel;
@@ -69,7 +69,9 @@ impl Task {
             let mut holdings = self.holdings.lock();
             (holdings.fds.take(), holdings.fs.take(), holdings.vfork.take())
         };
-        drop(fds);
+        if let Some(fds) = fds {
+            fds.release(self.tgid());
+        }
         drop(fs);
         if let Some(parent) = vfork {
             parent.notify();
@@ -82,7 +84,7 @@ impl Task {
         if addr == 0 {
             return;
         }
-        let mem = self.mem();
+        let mem = self.mm();
         if mem.store(UserPtr::new(UserAddr(addr)), &0u32).is_ok() {
             self.futex_wake(UserAddr(addr));
         }
@@ -92,7 +94,7 @@ impl Task {
     fn futex_wake(&self, at: UserAddr) {
         if self.kernel().platform().features().native_futex {
             // Nobody may wait; a bad address has been met already.
-            let _ = self.mem().futex_wake(at, 1, u32::MAX);
+            let _ = self.mm().space().futex_wake(at, 1, u32::MAX);
         }
         if let Ok(key) = self.futex_key(at) {
             self.kernel().futexes().wake(key, 1, u32::MAX);
@@ -105,7 +107,7 @@ impl Task {
         if head == 0 {
             return;
         }
-        let mem = self.mem();
+        let mem = self.mm();
         let word = |at: u64| mem.load(UserPtr::<u64>::new(UserAddr(at))).ok();
         let (Some(first), Some(offset)) = (word(head), word(head.wrapping_add(8))) else { return };
         let pending = word(head.wrapping_add(16)).unwrap_or(0) & !1;
@@ -129,7 +131,7 @@ impl Task {
     }
 
     fn owner_died(&self, addr: u64) {
-        let mem = self.mem();
+        let mem = self.mm();
         let at = UserAddr(addr);
         let Ok(mut value) = mem.load(UserPtr::<u32>::new(at)) else { return };
         // Another thread may change it under us, but not for ever.

@@ -1,4 +1,5 @@
-//! A backend that runs nothing: tests make the traps by hand.
+//! A backend that runs nothing: tests make the traps by hand. Also for the tests of crates above, with
+//! feature `fake`.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -21,7 +22,7 @@ use crate::{FileTable, FirstProcess, FsView, Kernel, Parts, SyscallTable, Task};
 
 /// Bytes anywhere but in the first page.
 #[derive(Default)]
-pub(crate) struct Space(Mutex<HashMap<u64, u8>>);
+pub struct Space(Mutex<HashMap<u64, u8>>);
 
 impl Space {
     fn bytes(&self) -> std::sync::MutexGuard<'_, HashMap<u64, u8>> {
@@ -102,12 +103,13 @@ impl ThreadHandle for Handle {
 }
 
 /// A guest thread, stopped for ever until a test traps it.
-pub(crate) struct Thread {
-    pub(crate) registers: Registers,
+pub struct Thread {
+    /// Its registers.
+    pub registers: Registers,
     space: Arc<dyn AddressSpace>,
     handler: Arc<dyn TrapHandler>,
     /// What it made, newest last.
-    pub(crate) children: Vec<Self>,
+    pub children: Vec<Self>,
 }
 
 impl Thread {
@@ -117,7 +119,7 @@ impl Thread {
     }
 
     /// Makes a system call.
-    pub(crate) fn call(&mut self, nr: u64, args: [u64; 6]) -> Resume {
+    pub fn call(&mut self, nr: u64, args: [u64; 6]) -> Resume {
         self.registers.orig_rax = nr;
         self.registers.rip += 2;
         let ip = self.registers.rip;
@@ -125,7 +127,7 @@ impl Thread {
     }
 
     /// Traps.
-    pub(crate) fn trap(&mut self, trap: Trap) -> Resume {
+    pub fn trap(&mut self, trap: Trap) -> Resume {
         let handler = Arc::clone(&self.handler);
         handler.trap(self, trap)
     }
@@ -191,7 +193,7 @@ impl GuestThread for Thread {
 
 /// Keeps what is spawned.
 #[derive(Default)]
-pub(crate) struct Backend(Mutex<Vec<Thread>>);
+pub struct Backend(Mutex<Vec<Thread>>);
 
 impl Platform for Backend {
     fn name(&self) -> &'static str {
@@ -226,7 +228,8 @@ impl FileTable for NoFiles {
     fn fork(&self) -> Arc<dyn FileTable> {
         Arc::new(Self)
     }
-    fn close_on_exec(&self) {}
+    fn close_on_exec(&self, _: i32) {}
+    fn release(self: Arc<Self>, _: i32) {}
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
     }
@@ -250,7 +253,10 @@ impl SharedMemory for NoShared {
 }
 
 /// System calls of a test, by a function.
-pub(crate) struct Calls(pub(crate) fn(&Arc<Task>, &mut dyn GuestThread, SyscallTrap) -> SysResult<u64>);
+pub struct Calls(
+    /// Answers them.
+    pub fn(&Arc<Task>, &mut dyn GuestThread, SyscallTrap) -> SysResult<u64>,
+);
 
 impl SyscallTable for Calls {
     fn dispatch(&self, task: &Arc<Task>, thread: &mut dyn GuestThread, call: SyscallTrap) -> SysResult<u64> {
@@ -259,20 +265,29 @@ impl SyscallTable for Calls {
 }
 
 /// Memory over a fresh space.
-pub(crate) fn memory(platform: &dyn Platform) -> Arc<MemoryManager> {
+pub fn memory(platform: &dyn Platform) -> Arc<MemoryManager> {
     let space = platform.new_address_space().expect("the fake makes spaces");
     MemoryManager::new(space, Arc::new(NoShared), Layout::new(&platform.features()), MmLimits::UNLIMITED)
 }
 
 /// A kernel with its first process, whose thread comes back.
-pub(crate) fn boot(calls: Calls) -> (Arc<Kernel>, Thread) {
+pub fn boot(calls: Calls) -> (Arc<Kernel>, Thread) {
+    boot_with(Arc::new(calls), Arc::new(NoFiles), Arc::new(NoFiles))
+}
+
+/// As [`boot`], with files.
+pub fn boot_with(
+    syscalls: Arc<dyn SyscallTable>,
+    fds: Arc<dyn FileTable>,
+    fs: Arc<dyn FsView>,
+) -> (Arc<Kernel>, Thread) {
     let backend = Arc::new(Backend::default());
-    let kernel = Kernel::new(Parts { platform: backend.clone(), syscalls: Arc::new(calls), max_tasks: 16 });
+    let kernel = Kernel::new(Parts { platform: backend.clone(), syscalls, max_tasks: 16 });
     let first = FirstProcess {
         mm: memory(backend.as_ref()),
         registers: Registers::entry(0x40_0000, 0x7000_0000),
-        fds: Arc::new(NoFiles),
-        fs: Arc::new(NoFiles),
+        fds,
+        fs,
         cred: Arc::new(Credentials::root()),
         limits: Limits::default(),
         name: b"init".to_vec(),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use abi::Errno;
 use sync::{Mutex, order};
-use vfs::{FdTable, FsContext};
+use vfs::locks::Owner;
+use vfs::{FdTable, FsContext, OpenFile};
 
 use crate::slots::{FileTable, FsView};
 use crate::task::Task;
@@ -15,12 +16,25 @@ impl FileTable for FdTable {
         Arc::new(Self::fork(self))
     }
 
-    fn close_on_exec(&self) {
-        drop(self.take_cloexec());
+    fn close_on_exec(&self, pid: i32) {
+        close_all(self.take_cloexec(), pid);
+    }
+
+    fn release(self: Arc<Self>, pid: i32) {
+        if let Some(table) = Arc::into_inner(self) {
+            close_all(table.take_all(), pid);
+        }
     }
 
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
+    }
+}
+
+/// Closes descriptors of process `pid`, which thereby gives up its record locks (`fcntl(2)`).
+fn close_all(files: Vec<Arc<OpenFile>>, pid: i32) {
+    for file in files {
+        vfs::locks::release_all(file.inode(), Owner::Process(pid));
     }
 }
 

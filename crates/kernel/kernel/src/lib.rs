@@ -17,8 +17,9 @@ pub mod clone;
 pub mod deliver;
 pub mod exec;
 pub mod exit;
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, feature = "fake"))]
+#[allow(clippy::expect_used)]
+pub mod fake;
 pub mod files;
 pub mod group;
 pub mod job;

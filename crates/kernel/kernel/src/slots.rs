@@ -11,8 +11,10 @@ use std::sync::Arc;
 pub trait FileTable: Send + Sync + Any {
     /// A copy, for a clone without `CLONE_FILES`.
     fn fork(&self) -> Arc<dyn FileTable>;
-    /// Closes what is marked close-on-exec.
-    fn close_on_exec(&self);
+    /// Closes what is marked close-on-exec, for process `pid`.
+    fn close_on_exec(&self, pid: i32);
+    /// Process `pid` ends and has no use for it any more; the last user closes everything.
+    fn release(self: Arc<Self>, pid: i32);
     /// For downcasts.
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }

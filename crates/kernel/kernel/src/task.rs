@@ -9,7 +9,7 @@ use abi::signal::{SigAltStack, SigSet};
 use abi::{Errno, Restart, SysError};
 use cred::Credentials;
 use mm::MemoryManager;
-use platform::{AddressSpace, ThreadHandle};
+use platform::ThreadHandle;
 use signal::SignalQueue;
 use sync::wait::{Parker, WaitQueue, Wake};
 use sync::{Mutex, order};
@@ -153,14 +153,9 @@ impl Task {
         &self.group
     }
 
-    /// Its memory.
+    /// Its memory; also as bytes (a `UserMem` under which stacks grow).
     pub fn mm(&self) -> Arc<MemoryManager> {
         Arc::clone(&self.holdings.lock().mm)
-    }
-
-    /// Its memory as bytes; a `UserMem`.
-    pub fn mem(&self) -> Arc<dyn AddressSpace> {
-        Arc::clone(self.mm().space())
     }
 
     /// Names a futex of its memory. `EINVAL` unless aligned.

@@ -119,9 +119,9 @@ fn add(a: Rusage, b: Rusage) -> Rusage {
 impl Task {
     /// What the process has used so far (`getrusage(RUSAGE_SELF)`).
     pub fn process_usage(&self) -> Rusage {
-        let mem = self.mem();
-        let (user, system) = mem.cpu_time();
-        let maxrss = i64::try_from(mem.memory_use().peak_resident / 1024).unwrap_or(i64::MAX);
+        let mm = self.mm();
+        let (user, system) = mm.space().cpu_time();
+        let maxrss = i64::try_from(mm.space().memory_use().peak_resident / 1024).unwrap_or(i64::MAX);
         Rusage { utime: user.into(), stime: system.into(), maxrss, ..Rusage::default() }
     }
 

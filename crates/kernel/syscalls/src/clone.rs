@@ -2,7 +2,7 @@
 
 use abi::process::{CloneArgs, CloneFlags};
 use abi::{Errno, PAGE_SIZE, SysResult};
-use guestmem::{UserAddr, UserPtr};
+use guestmem::{UserAddr, UserMem, UserPtr};
 use kernel::clone::CloneRequest;
 use zerocopy::IntoBytes;
 
@@ -73,7 +73,7 @@ pub(crate) fn clone3(cx: &mut Cx<'_>, args: UserPtr<CloneArgs>, size: usize) -> 
 /// A structure that may grow in later kernels: what we do not know must be zero (`E2BIG`).
 fn load_args(cx: &Cx<'_>, from: UserPtr<CloneArgs>, size: usize) -> SysResult<CloneArgs> {
     let mut bytes = vec![0u8; size];
-    cx.task.mem().read(from.addr(), &mut bytes)?;
+    cx.task.mm().read(from.addr(), &mut bytes)?;
     let mut args: CloneArgs = zerocopy::FromZeros::new_zeroed();
     let known = size_of::<CloneArgs>().min(size);
     let (head, tail) = bytes.split_at(known);

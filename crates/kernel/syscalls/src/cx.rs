@@ -2,10 +2,17 @@
 
 use std::sync::Arc;
 
+use abi::SysResult;
+use abi::limits::Resource;
+use cred::Credentials;
 use kernel::Task;
+use mm::MemoryManager;
 use platform::GuestThread;
+use vfs::{FdTable, FileContext, OpenFile};
 
+use crate::args::Fd;
 use crate::handler::Context;
+use crate::services::Services;
 
 /// The calling task, and its thread while it is stopped in the call.
 pub struct Cx<'a> {
@@ -13,6 +20,8 @@ pub struct Cx<'a> {
     pub task: &'a Arc<Task>,
     /// Its thread. Few calls need it: those that read or set all registers.
     pub thread: &'a mut dyn GuestThread,
+    /// What the calls need beside the kernel.
+    pub services: &'a Services,
 }
 
 /// The tables of the kernel.
@@ -21,4 +30,57 @@ pub struct KernelCalls;
 
 impl Context for KernelCalls {
     type Of<'a> = Cx<'a>;
+}
+
+/// Who asks, for file operations: the task's credentials and ids at one moment.
+pub(crate) struct Who {
+    pub(crate) cred: Arc<Credentials>,
+    pid: i32,
+    tid: i32,
+}
+
+impl Who {
+    /// As the file layer wants it.
+    pub(crate) fn cx(&self) -> FileContext<'_> {
+        FileContext { cred: &self.cred, pid: self.pid, tid: self.tid }
+    }
+}
+
+impl Cx<'_> {
+    /// The caller's memory.
+    pub(crate) fn mm(&self) -> Arc<MemoryManager> {
+        self.task.mm()
+    }
+
+    /// Who asks.
+    pub(crate) fn who(&self) -> Who {
+        Who { cred: self.task.cred(), pid: self.task.tgid(), tid: self.task.tid() }
+    }
+
+    /// The descriptor table.
+    pub(crate) fn fds(&self) -> SysResult<Arc<FdTable>> {
+        Ok(self.task.fd_table()?)
+    }
+
+    /// The description behind `fd`; `EBADF`.
+    pub(crate) fn file(&self, fd: Fd) -> SysResult<Arc<OpenFile>> {
+        Ok(self.fds()?.get(fd.0)?)
+    }
+
+    /// As [`file`](Self::file), and not one of a path only (`EBADF`).
+    pub(crate) fn io_file(&self, fd: Fd) -> SysResult<Arc<OpenFile>> {
+        let file = self.file(fd)?;
+        file.require_io()?;
+        Ok(file)
+    }
+
+    /// `RLIMIT_NOFILE`.
+    pub(crate) fn max_fds(&self) -> u64 {
+        self.task.group().limit(Resource::OpenFiles).cur
+    }
+
+    /// Enters `file` at the lowest free number; `EMFILE`.
+    pub(crate) fn install(&self, file: Arc<OpenFile>, cloexec: bool) -> SysResult<Fd> {
+        Ok(Fd(self.fds()?.insert(file, cloexec, 0, self.max_fds())?))
+    }
 }

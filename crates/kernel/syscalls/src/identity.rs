@@ -74,7 +74,7 @@ pub(crate) fn getresgid(
 }
 
 fn store_three(cx: &Cx<'_>, words: [(UserPtr<u32>, u32); 3]) -> SysResult<()> {
-    let mem = cx.task.mem();
+    let mem = cx.task.mm();
     for (to, id) in words {
         mem.store(to, &id)?;
     }
@@ -91,19 +91,8 @@ pub(crate) fn getgroups(cx: &mut Cx<'_>, size: i32, list: UserPtr<u32>) -> SysRe
     if size < cred.groups.len() {
         return Err(Errno::EINVAL.into());
     }
-    cx.task.mem().write_words(list, &cred.groups)?;
+    cx.task.mm().store_array(list, &cred.groups)?;
     Ok(cred.groups.len())
-}
-
-/// Copies of whole arrays of words.
-trait WriteWords {
-    fn write_words(&self, to: UserPtr<u32>, words: &[u32]) -> Result<(), guestmem::Fault>;
-}
-
-impl<M: guestmem::UserMem + ?Sized> WriteWords for M {
-    fn write_words(&self, to: UserPtr<u32>, words: &[u32]) -> Result<(), guestmem::Fault> {
-        self.write(to.addr(), words.as_bytes())
-    }
 }
 
 /// `struct new_utsname`: six fields of 65 bytes.
@@ -122,5 +111,5 @@ pub(crate) fn uname(cx: &mut Cx<'_>, out: UserPtr<UtsName>) -> SysResult<()> {
             *to = from;
         }
     }
-    Ok(cx.task.mem().store(out, &name)?)
+    Ok(cx.task.mm().store(out, &name)?)
 }

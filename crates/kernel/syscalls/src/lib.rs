@@ -4,17 +4,27 @@
 //! - [`args`]: what a parameter or a result may be.
 //! - [`table`]: rows with their support level, and the macro that declares them.
 //! - [`cx`]: the context handlers run in.
+//! - [`services`]: what calls need beside the kernel, handed in.
 //! - [`x86_64`]: the table itself; [`dispatch`]: from a trap to a row.
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod blocking;
 mod clone;
+mod content;
 pub mod cx;
 pub mod dispatch;
+mod fds;
 pub mod handler;
 mod identity;
+mod io;
+mod ioctl;
+mod locks;
 mod memory;
 mod process;
+pub mod services;
 mod signals;
 pub mod table;
+#[cfg(test)]
+mod testkit;
 pub mod x86_64;

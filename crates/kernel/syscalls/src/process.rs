@@ -43,7 +43,7 @@ pub(crate) fn wait4(
         pid => WaitTarget::Process(pid),
     };
     let Some(waited) = cx.task.wait(target, options | WaitOptions::EXITED)? else { return Ok(0) };
-    let mem = cx.task.mem();
+    let mem = cx.task.mm();
     if let Some(status) = status.non_null() {
         mem.store(status, &waited.status.word())?;
     }
@@ -89,13 +89,13 @@ pub(crate) fn setsid(cx: &mut Cx<'_>) -> SysResult<i32> {
 pub(crate) fn getrlimit(cx: &mut Cx<'_>, resource: u32, out: UserPtr<[u64; 2]>) -> SysResult<()> {
     let resource = Resource::from_raw(resource).ok_or(Errno::EINVAL)?;
     let limit = cx.task.group().limit(resource);
-    Ok(cx.task.mem().store(out, &[limit.cur, limit.max])?)
+    Ok(cx.task.mm().store(out, &[limit.cur, limit.max])?)
 }
 
 /// `setrlimit(2)`.
 pub(crate) fn setrlimit(cx: &mut Cx<'_>, resource: u32, new: UserPtr<[u64; 2]>) -> SysResult<()> {
     let resource = Resource::from_raw(resource).ok_or(Errno::EINVAL)?;
-    let [cur, max] = cx.task.mem().load(new)?;
+    let [cur, max] = cx.task.mm().load(new)?;
     let may_raise = cx.task.cred().capable(CapSet::SYS_RESOURCE);
     cx.task.group().set_limit(resource, Rlimit::new(cur, max), may_raise)?;
     Ok(())

@@ -3,7 +3,7 @@
 use abi::signal::{SigAction, SigAltStack, SigInfo, SigSet, Signal};
 use abi::time::Timespec;
 use abi::{Errno, SysResult};
-use guestmem::{MemExt, UserPtr};
+use guestmem::{MemExt, UserMem, UserPtr};
 use sync::wait::deadline_after;
 
 use crate::cx::Cx;
@@ -30,7 +30,7 @@ pub(crate) fn rt_sigaction(
     size: usize,
 ) -> SysResult<()> {
     check_set_size(size)?;
-    let mem = cx.task.mem();
+    let mem = cx.task.mm();
     let new = new.non_null().map(|new| mem.load(new)).transpose()?;
     let was = cx.task.sigaction(signal, new)?;
     if let Some(old) = old.non_null() {
@@ -48,7 +48,7 @@ pub(crate) fn rt_sigprocmask(
     size: usize,
 ) -> SysResult<()> {
     check_set_size(size)?;
-    let mem = cx.task.mem();
+    let mem = cx.task.mm();
     let was = cx.task.mask();
     if let Some(new) = new.non_null() {
         let set = mem.load(new)?;
@@ -72,14 +72,14 @@ pub(crate) fn rt_sigpending(cx: &mut Cx<'_>, out: UserPtr<SigSet>, size: usize) 
         return Err(Errno::EINVAL.into());
     }
     let pending = cx.task.pending().0.to_le_bytes();
-    let mem = cx.task.mem();
+    let mem = cx.task.mm();
     Ok(mem.write(out.addr(), pending.get(..size).unwrap_or_default())?)
 }
 
 /// `rt_sigsuspend(2)`.
 pub(crate) fn rt_sigsuspend(cx: &mut Cx<'_>, mask: UserPtr<SigSet>, size: usize) -> SysResult<u64> {
     check_set_size(size)?;
-    let mask = cx.task.mem().load(mask)?;
+    let mask = cx.task.mm().load(mask)?;
     cx.task.sigsuspend(mask)
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn rt_sigtimedwait(
     size: usize,
 ) -> SysResult<i32> {
     check_set_size(size)?;
-    let mem = cx.task.mem();
+    let mem = cx.task.mm();
     let set = mem.load(set)?;
     let deadline = match timeout.non_null() {
         Some(timeout) => deadline_after(mem.load(timeout)?.to_duration().ok_or(Errno::EINVAL)?),
@@ -159,7 +159,7 @@ pub(crate) fn rt_tgsigqueueinfo(
 }
 
 fn queue(cx: &mut Cx<'_>, tgid: Option<i32>, id: i32, signal: i32, info: UserPtr<SigInfo>) -> SysResult<()> {
-    let mut info = cx.task.mem().load(info)?;
+    let mut info = cx.task.mm().load(info)?;
     let number = signal;
     let signal = to_send(number)?;
     info.signo = number;
@@ -177,7 +177,7 @@ pub(crate) fn sigaltstack(
     new: UserPtr<SigAltStack>,
     old: UserPtr<SigAltStack>,
 ) -> SysResult<()> {
-    let mem = cx.task.mem();
+    let mem = cx.task.mm();
     let new = new.non_null().map(|new| mem.load(new)).transpose()?;
     let rsp = cx.thread.registers().map_err(Errno::from)?.rsp;
     let was = cx.task.sigaltstack(new, rsp)?;

@@ -53,11 +53,18 @@ pub trait MemExt: UserMem {
     /// Copies `count` elements in. The caller has bounded `count`.
     fn load_array<T: FromBytes + IntoBytes>(&self, ptr: UserPtr<T>, count: usize) -> Result<Vec<T>, Fault> {
         let mut values = T::new_vec_zeroed(count).map_err(|_| Fault { copied: 0 })?;
-        for (index, value) in values.iter_mut().enumerate() {
-            let at = ptr.element(index as u64).ok_or(Fault { copied: index * size_of::<T>() })?;
-            self.read(at.addr(), value.as_mut_bytes())?;
-        }
+        // In one copy: each costs a call to the host.
+        self.read(ptr.addr(), values.as_mut_slice().as_mut_bytes())?;
         Ok(values)
+    }
+
+    /// Copies an array out.
+    fn store_array<T: IntoBytes + zerocopy::Immutable>(
+        &self,
+        ptr: UserPtr<T>,
+        values: &[T],
+    ) -> Result<(), Fault> {
+        self.write(ptr.addr(), values.as_bytes())
     }
 
     /// Copies a string in, without its NUL. `ENAMETOOLONG` when no NUL comes within `max` bytes.

@@ -1,0 +1,82 @@
+//! A guest by hand: a kernel over the fake backend, a tmpfs root, and calls by name.
+
+use std::sync::Arc;
+
+use abi::Errno;
+use abi::time::Timespec;
+use anonfs::AnonFs;
+use guestmem::{UserAddr, UserMem};
+use kernel::fake::{Thread, boot_with};
+use kernel::{Kernel, SharedFs, Task};
+use platform::Resume;
+use tmpfs::{HeapMemory, Options, TmpFs};
+use vfs::{FdTable, FsContext, Mount, MountFlags, MountNamespace, NoDevices};
+
+use crate::dispatch::X86Calls;
+use crate::services::Services;
+
+/// Where the guest of a test keeps its data.
+pub(crate) const DATA: u64 = 0x10_0000;
+
+/// One process.
+pub(crate) struct Guest {
+    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) thread: Thread,
+    pub(crate) task: Arc<Task>,
+    _mounts: Arc<MountNamespace>,
+}
+
+impl Guest {
+    pub(crate) fn new() -> Self {
+        let fs = TmpFs::new(Options::new(1), Arc::new(HeapMemory));
+        let mounts = MountNamespace::new(Mount::new(fs, "none", MountFlags::empty()));
+        let calls = X86Calls::new();
+        calls.provide(Services {
+            pipefs: AnonFs::pipefs(2),
+            anon: AnonFs::anon_inodefs(3),
+            devices: Arc::new(NoDevices),
+        });
+        let fs = SharedFs::new(FsContext::new(mounts.root()));
+        let (kernel, thread) = boot_with(calls, Arc::new(FdTable::new()), fs);
+        let task = kernel.task(1).expect("the first process");
+        Self { kernel, thread, task, _mounts: mounts }
+    }
+
+    /// Makes call `nr`.
+    pub(crate) fn call<const N: usize>(&mut self, nr: u32, args: [u64; N]) -> Result<u64, Errno> {
+        let mut all = [0; 6];
+        all[..N].copy_from_slice(&args);
+        let value = match self.thread.call(u64::from(nr), all) {
+            Resume::Return(value) => value,
+            other => panic!("call {nr} ended with {other:?}"),
+        };
+        match Errno::from_raw(-(value as i64) as i32) {
+            Some(errno) if (value as i64) < 0 => Err(errno),
+            _ => Ok(value),
+        }
+    }
+
+    /// Puts bytes at `at`.
+    pub(crate) fn put(&self, at: u64, bytes: &[u8]) -> u64 {
+        self.task.mm().write(UserAddr(at), bytes).expect("mapped");
+        at
+    }
+
+    /// Puts a string with its NUL into a place of its own (by `slot`).
+    pub(crate) fn path(&self, slot: u64, path: &str) -> u64 {
+        let at = DATA + 0x10_0000 + slot * 0x2000;
+        self.put(at, path.as_bytes());
+        self.put(at + path.len() as u64, &[0]);
+        at
+    }
+
+    /// Bytes at `at`.
+    pub(crate) fn bytes(&self, at: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.task.mm().read(UserAddr(at), &mut bytes).expect("mapped");
+        bytes
+    }
+}
+
+/// The time of everything in a test.
+pub(crate) const EPOCH: Timespec = Timespec { sec: 0, nsec: 0 };
