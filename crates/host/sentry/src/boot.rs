@@ -172,6 +172,14 @@ pub enum BootError {
         /// Why.
         errno: abi::Errno,
     },
+    /// The host name is too long.
+    #[error("host name {name:?}: {errno}")]
+    Hostname {
+        /// Which.
+        name: String,
+        /// Why.
+        errno: abi::Errno,
+    },
     /// A resource limit has an unknown number.
     #[error("resource limit {0} is unknown")]
     Rlimit(u32),

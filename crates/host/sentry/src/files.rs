@@ -40,8 +40,7 @@ impl FileView for Files {
             Which::Cwd => Ok(link_to(&task.fs_context()?.get().cwd, &root)),
             Which::Root => Ok(link_to(&root, &root)),
             Which::Fd(fd) => Ok(link_to(open(task, fd)?.path(), &root)),
-            // The kernel does not keep the program's path yet.
-            Which::Exe => Err(Errno::ENOENT),
+            Which::Exe => Ok(link_to(&task.exe().ok_or(Errno::ENOENT)?, &root)),
             Which::Namespace(name) => {
                 Ok(LinkFacts { path: format!("{name}:[1]").into_bytes(), object: None })
             }

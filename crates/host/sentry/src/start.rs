@@ -22,7 +22,7 @@ use platform_systrap::Systrap;
 use procfs::CpuModel;
 use sync::wait::Parker;
 use syscalls::dispatch::X86Calls;
-use vfs::{Access, Caller, FdTable, FileContext, FsContext, OpenFile, WalkFlags};
+use vfs::{Access, Caller, FdTable, FileContext, FsContext, OpenFile, VfsPath, WalkFlags};
 
 use crate::boot::{BootConfig, ExitStatus, Process};
 use crate::console;
@@ -70,6 +70,9 @@ pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<E
         syscalls: syscalls.clone(),
         max_tasks: MAX_TASKS,
     });
+    if let Err(errno) = kernel.uts().set_hostname(config.hostname.as_bytes()) {
+        return Err(BootError::Hostname { name: config.hostname.clone(), errno });
+    }
     let gofer = tree::gofer_client(inherited.gofer).map_err(BootError::Gofer)?;
     let jobs = Jobs::new(&kernel);
     let (console, stdio) = match inherited.stdio {
@@ -94,7 +97,7 @@ pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<E
     let cred = Arc::new(credentials(&config.process));
     enter(&mut context, &config.process, &cred)?;
     let limits = limits(&config.process)?;
-    let loaded = load(&config.process, &context, &cred, &limits, platform.as_ref(), early)?;
+    let (loaded, exe) = load(&config.process, &context, &cred, &limits, platform.as_ref(), early)?;
     let fds = match &console {
         Some(console) => console_files(console, &cred)?,
         None => standard_files(stdio)?,
@@ -107,6 +110,7 @@ pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<E
         cred: Arc::clone(&cred),
         limits,
         name: loaded.command.clone(),
+        exe: Some(exe),
         init: true,
     };
     let parker = Parker::new();
@@ -188,6 +192,11 @@ struct Programs<'a> {
 }
 
 impl Programs<'_> {
+    fn locate(&self, path: &[u8]) -> Result<VfsPath, Errno> {
+        let cx = FileContext { cred: self.cred, pid: 1, tid: 1 };
+        Caller::new(self.context, cx).lookup(path, WalkFlags::FOLLOW)
+    }
+
     fn open_path(&self, path: &[u8]) -> Result<Arc<dyn ExecFile>, Errno> {
         let cx = FileContext { cred: self.cred, pid: 1, tid: 1 };
         let caller = Caller::new(self.context, cx);
@@ -215,7 +224,7 @@ fn load(
     limits: &Limits,
     platform: &dyn Platform,
     early: &Early,
-) -> Result<Loaded, BootError> {
+) -> Result<(Loaded, VfsPath), BootError> {
     let name = process
         .args
         .first()
@@ -242,7 +251,9 @@ fn load(
         cpu: early.cpu,
         entropy: early.random.entropy().map_err(fail)?,
     };
-    loader::load(program, request).map_err(|error| fail(error.into()))
+    let loaded = loader::load(program, request).map_err(|error| fail(error.into()))?;
+    let exe = programs.locate(&loaded.exe.path()).map_err(fail)?;
+    Ok((loaded, exe))
 }
 
 fn find_program(

@@ -24,9 +24,6 @@ use crate::boot::{BootConfig, Mount as MountConfig, Source};
 use crate::files::Files;
 use crate::memory::HostMemory;
 
-/// Release the guest sees, in `uname(2)` and `/proc/version`.
-pub(crate) const RELEASE: &str = "6.1.0-rampart";
-
 /// What mounts are made from.
 pub(crate) struct Materials<'a> {
     /// Connections to the Gofer.
@@ -169,7 +166,7 @@ impl Builder<'_> {
         let config = ProcConfig {
             processes: Arc::new(view),
             net: None,
-            release: RELEASE.to_owned(),
+            release: syscalls::RELEASE.to_owned(),
             version: "#1 SMP".to_owned(),
             filesystems: vec!["proc", "sysfs", "tmpfs", "devtmpfs", "devpts", "overlay"],
             cpu: self.materials.cpu.clone(),

@@ -112,6 +112,7 @@ impl Task {
             fs: if flags.contains(CloneFlags::FS) { fs } else { fs.fork() },
             cred,
             name: self.name(),
+            exe: self.exe(),
         };
         let group_actions = self.child_actions(flags);
         let mut table = kernel.table.lock();

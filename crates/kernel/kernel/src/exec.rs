@@ -8,6 +8,7 @@ use abi::signal::SigAltStack;
 use abi::{Errno, SysResult};
 use mm::MemoryManager;
 use platform::{GuestThread, Registers};
+use vfs::VfsPath;
 
 use crate::task::{BlockError, Task};
 
@@ -19,6 +20,8 @@ pub struct NewProgram {
     pub registers: Registers,
     /// Short name: the last component of the path.
     pub name: Vec<u8>,
+    /// Where the program is (`/proc/PID/exe`).
+    pub exe: Option<VfsPath>,
 }
 
 impl Task {
@@ -39,14 +42,15 @@ impl Task {
         }
         self.registers_replaced();
         self.set_name(&program.name);
-        let (old_mm, vfork, fds) = {
+        let (old_mm, old_exe, vfork, fds) = {
             let mut holdings = self.holdings.lock();
             holdings.clear_tid = 0;
             holdings.robust_list = 0;
             let old = std::mem::replace(&mut holdings.mm, program.mm);
-            (old, holdings.vfork.take(), holdings.fds.clone())
+            let old_exe = std::mem::replace(&mut holdings.exe, program.exe);
+            (old, old_exe, holdings.vfork.take(), holdings.fds.clone())
         };
-        drop(old_mm);
+        drop((old_mm, old_exe));
         let group = self.group();
         let mut actions = group.actions().lock().clone();
         actions.reset_handlers();

@@ -67,6 +67,7 @@ impl Task {
     fn release_holdings(&self) {
         let (fds, fs, vfork) = {
             let mut holdings = self.holdings.lock();
+            drop(holdings.exe.take());
             (holdings.fds.take(), holdings.fs.take(), holdings.vfork.take())
         };
         if let Some(fds) = fds {

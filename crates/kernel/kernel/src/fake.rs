@@ -291,6 +291,7 @@ pub fn boot_with(
         cred: Arc::new(Credentials::root()),
         limits: Limits::default(),
         name: b"init".to_vec(),
+        exe: None,
         init: true,
     };
     kernel.start_process(first, |_| {}).expect("there is room");

@@ -13,11 +13,13 @@ use mm::MemoryManager;
 use platform::{GuestThread, NewThread, Platform, Registers, SyscallTrap};
 use sync::wait::WaitQueue;
 use sync::{Mutex, order};
+use vfs::VfsPath;
 
 use crate::group::ThreadGroup;
 use crate::slots::{FileTable, FsView};
 use crate::table::Table;
 use crate::task::{Task, TaskSeed};
+use crate::uts::Uts;
 
 /// What answers system calls; implemented by `syscalls`.
 pub trait SyscallTable: Send + Sync {
@@ -57,6 +59,8 @@ pub struct FirstProcess {
     pub limits: Limits,
     /// Short name (`comm`).
     pub name: Vec<u8>,
+    /// Where its program is.
+    pub exe: Option<VfsPath>,
     /// Is it to be process 1, or does it join (`exec` of the runtime)?
     pub init: bool,
 }
@@ -73,6 +77,7 @@ pub struct Kernel {
     live: AtomicI32,
     pub(crate) timers: Arc<TimerQueue>,
     futexes: futex::Futexes,
+    uts: Uts,
 }
 
 impl Kernel {
@@ -88,7 +93,13 @@ impl Kernel {
             live: AtomicI32::new(0),
             timers: TimerQueue::new(),
             futexes: futex::Futexes::default(),
+            uts: Uts::default(),
         })
+    }
+
+    /// Host and domain name.
+    pub fn uts(&self) -> &Uts {
+        &self.uts
     }
 
     /// The backend.
@@ -148,6 +159,7 @@ impl Kernel {
             fs: first.fs,
             cred: first.cred,
             name: first.name,
+            exe: first.exe,
         };
         let task = Task::new(self, &group, tid, seed);
         {

@@ -32,6 +32,7 @@ pub mod task;
 mod tests;
 pub mod timers;
 pub mod trap;
+pub mod uts;
 pub mod wait;
 
 pub use clone::CloneRequest;

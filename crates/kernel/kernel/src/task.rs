@@ -13,6 +13,7 @@ use platform::ThreadHandle;
 use signal::SignalQueue;
 use sync::wait::{Parker, WaitQueue, Wake};
 use sync::{Mutex, order};
+use vfs::VfsPath;
 
 use crate::group::ThreadGroup;
 use crate::kernel::Kernel;
@@ -46,6 +47,8 @@ pub(crate) struct TaskSeed {
     pub(crate) fs: Arc<dyn FsView>,
     pub(crate) cred: Arc<Credentials>,
     pub(crate) name: Vec<u8>,
+    /// The program (`/proc/PID/exe`).
+    pub(crate) exe: Option<VfsPath>,
 }
 
 /// What a task owns or shares by reference count. Never dropped under the lock.
@@ -56,6 +59,8 @@ pub(crate) struct Holdings {
     pub(crate) fs: Option<Arc<dyn FsView>>,
     pub(crate) cred: Arc<Credentials>,
     pub(crate) name: Vec<u8>,
+    /// The program (`/proc/PID/exe`); `None` once it has ended.
+    pub(crate) exe: Option<VfsPath>,
     /// Word to clear at the end, when the backend does not know of it (`set_tid_address(2)`).
     pub(crate) clear_tid: u64,
     /// Head of the robust futex list.
@@ -108,6 +113,7 @@ impl Task {
             fs: Some(seed.fs),
             cred: seed.cred,
             name: seed.name,
+            exe: seed.exe,
             clear_tid: 0,
             robust_list: 0,
             vfork: None,
@@ -195,6 +201,11 @@ impl Task {
     pub fn set_fs(&self, fs: Arc<dyn FsView>) {
         let old = self.holdings.lock().fs.replace(fs);
         drop(old);
+    }
+
+    /// The program it runs (`/proc/PID/exe`).
+    pub fn exe(&self) -> Option<VfsPath> {
+        self.holdings.lock().exe.clone()
     }
 
     /// Short name (`comm`), at most 15 bytes.

@@ -45,7 +45,7 @@ fn calls(task: &Arc<Task>, thread: &mut dyn GuestThread, call: SyscallTrap) -> S
         EXEC => {
             let mm = memory(task.kernel().platform().as_ref());
             let registers = platform::Registers::entry(0x50_0000, 0x7100_0000);
-            task.exec(thread, NewProgram { mm, registers, name: b"new".to_vec() })
+            task.exec(thread, NewProgram { mm, registers, name: b"new".to_vec(), exe: None })
         }
         _ => Err(Errno::ENOSYS.into()),
     }

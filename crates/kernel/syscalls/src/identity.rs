@@ -2,7 +2,8 @@
 //! (`getpid(2)`, `getuid(2)`, `uname(2)`).
 
 use abi::{Errno, SysResult};
-use guestmem::{MemExt, UserPtr};
+use cred::CapSet;
+use guestmem::{MemExt, UserAddr, UserMem, UserPtr};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::cx::Cx;
@@ -95,6 +96,9 @@ pub(crate) fn getgroups(cx: &mut Cx<'_>, size: i32, list: UserPtr<u32>) -> SysRe
     Ok(cred.groups.len())
 }
 
+/// Release of the kernel the guest sees (`uname -r`).
+pub const RELEASE: &str = "6.1.0-rampart";
+
 /// `struct new_utsname`: six fields of 65 bytes.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -104,12 +108,36 @@ pub(crate) struct UtsName {
 
 /// `uname(2)`. The release is the oldest whose calls we aim to have; programs look for a minimum.
 pub(crate) fn uname(cx: &mut Cx<'_>, out: UserPtr<UtsName>) -> SysResult<()> {
-    let texts = ["Linux", "rampart", "6.1.0-rampart", "#1 SMP", "x86_64", "(none)"];
+    let uts = cx.task.kernel().uts();
+    let (host, domain) = (uts.hostname(), uts.domainname());
+    let texts: [&[u8]; 6] = [b"Linux", &host, RELEASE.as_bytes(), b"#1 SMP", b"x86_64", &domain];
     let mut name = UtsName { fields: [[0; 65]; 6] };
     for (field, text) in name.fields.iter_mut().zip(texts) {
-        for (to, from) in field.iter_mut().zip(text.bytes()) {
+        for (to, from) in field.iter_mut().zip(text.iter().copied()) {
             *to = from;
         }
     }
     Ok(cx.task.mm().store(out, &name)?)
+}
+
+/// `sethostname(2)`.
+pub(crate) fn sethostname(cx: &mut Cx<'_>, name: UserAddr, len: i32) -> SysResult<()> {
+    let name = load_name(cx, name, len)?;
+    Ok(cx.task.kernel().uts().set_hostname(&name)?)
+}
+
+/// `setdomainname(2)`.
+pub(crate) fn setdomainname(cx: &mut Cx<'_>, name: UserAddr, len: i32) -> SysResult<()> {
+    let name = load_name(cx, name, len)?;
+    Ok(cx.task.kernel().uts().set_domainname(&name)?)
+}
+
+fn load_name(cx: &Cx<'_>, name: UserAddr, len: i32) -> SysResult<Vec<u8>> {
+    if !cx.task.cred().capable(CapSet::SYS_ADMIN) {
+        return Err(Errno::EPERM.into());
+    }
+    let len = usize::try_from(len).ok().filter(|len| *len <= kernel::uts::NAME_MAX).ok_or(Errno::EINVAL)?;
+    let mut bytes = vec![0; len];
+    cx.task.mm().read(name, &mut bytes)?;
+    Ok(bytes)
 }

@@ -28,3 +28,5 @@ pub mod table;
 #[cfg(test)]
 mod testkit;
 pub mod x86_64;
+
+pub use identity::RELEASE;

@@ -37,7 +37,7 @@ syscall_table! {
         exit => partial("the status of the last thread of several is not kept"), process::exit;
         wait4 => partial("times used are zero"), process::wait4;
         kill => full, signals::kill;
-        uname => partial("the node name is fixed"), identity::uname;
+        uname => full, identity::uname;
         fcntl => partial("no signal-driven I/O, leases, seals or deadlock detection"), fds::fcntl;
         flock => full, locks::flock;
         fsync => full, content::fsync;
@@ -68,6 +68,8 @@ syscall_table! {
         mlockall => partial("accounted, not pinned"), memory::mlockall;
         munlockall => partial("accounted, not pinned"), memory::munlockall;
         setrlimit => partial("memory limits act from the next program on"), process::setrlimit;
+        sethostname => full, identity::sethostname;
+        setdomainname => full, identity::setdomainname;
         gettid => full, identity::gettid;
         readahead => full, content::readahead;
         tkill => full, signals::tkill;
