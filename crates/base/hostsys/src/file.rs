@@ -29,7 +29,12 @@ pub struct Received {
 /// Sends one datagram, with a descriptor beside it when there is one (`sendmsg(2)`, `unix(7)`).
 /// Blocks while the other side does not read. `EPIPE` without a signal when it is gone.
 pub fn send_message(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
-    let sent = raw::send(socket, bytes, fd)?;
+    send_message_with(socket, bytes, fd.as_slice())
+}
+
+/// As [`send_message`], with any number of descriptors; a receiver of ours takes at most [`MAX_FDS`].
+pub fn send_message_with(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let sent = raw::send(socket, bytes, fds)?;
     if sent == bytes.len() { Ok(()) } else { Err(Errno::EMSGSIZE) }
 }
 
@@ -38,6 +43,11 @@ pub fn send_message(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<
 pub fn receive_message(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Received, Errno> {
     let raw::Message { len, fds, truncated } = raw::receive(socket, buffer)?;
     if truncated { Err(Errno::EMSGSIZE) } else { Ok(Received { len, fds }) }
+}
+
+/// Accepts a connection of a listening socket (`accept4(2)`), close-on-exec.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    raw::accept(listener)
 }
 
 /// An entry of a directory, as the host gives it (`getdents(2)`).
@@ -168,6 +178,8 @@ mod tests {
         let fd = received.fds.pop().expect("fd");
         std::fs::File::from(fd).read_to_string(&mut text).expect("read");
         assert_eq!(text, "inside");
+        super::send_message_with(a.as_fd(), b"two", &[b.as_fd(), a.as_fd()]).expect("send");
+        assert_eq!(receive_message(b.as_fd(), &mut buffer).expect("receive").fds.len(), 2);
         drop(a);
         assert_eq!(receive_message(b.as_fd(), &mut buffer).expect("receive").len, 0);
     }

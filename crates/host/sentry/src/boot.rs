@@ -5,6 +5,7 @@
 
 use std::os::fd::{OwnedFd, RawFd};
 
+pub use control::{ExitStatus, Process, Rlimit};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -66,42 +67,6 @@ pub enum Source {
     Kernel(String),
 }
 
-/// The first process of the container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Process {
-    /// Arguments; never empty. The first is looked up in the `PATH` of `env`.
-    pub args: Vec<String>,
-    /// Environment, `NAME=value`.
-    pub env: Vec<String>,
-    /// Working directory, absolute.
-    pub cwd: String,
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
-    /// Effective, permitted and bounding capabilities, a bit each (`capabilities(7)`).
-    pub capabilities: u64,
-    /// Resource limits that differ from the defaults.
-    pub rlimits: Vec<Rlimit>,
-    /// Standard input, output and error are one terminal.
-    pub terminal: bool,
-    /// `PR_SET_NO_NEW_PRIVS` is set.
-    pub no_new_privs: bool,
-}
-
-/// A resource limit (`getrlimit(2)`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rlimit {
-    /// `RLIMIT_*` number.
-    pub resource: u32,
-    /// Soft limit.
-    pub soft: u64,
-    /// Hard limit.
-    pub hard: u64,
-}
-
 /// Numbers of the descriptors that a Sentry inherits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InheritedFds {
@@ -111,26 +76,6 @@ pub struct InheritedFds {
     pub gofer: Vec<RawFd>,
     /// Standard input, output and error of the guest.
     pub stdio: [RawFd; 3],
-}
-
-/// How the first process of the container ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExitStatus {
-    /// With an exit code.
-    Exited(u8),
-    /// By a signal.
-    Signaled(u8),
-}
-
-impl ExitStatus {
-    /// The code that `runsc` ends with: the guest's own, or 128 and the number of the signal.
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Exited(code) => code,
-            Self::Signaled(signal) => 128_u8.saturating_add(signal),
-        }
-    }
 }
 
 /// Why a Sentry does not start.
@@ -205,16 +150,4 @@ pub struct Inherited {
     pub stdio: [OwnedFd; 3],
     /// Listening control socket.
     pub control: Option<OwnedFd>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ExitStatus;
-
-    #[test]
-    fn codes_are_those_of_a_shell() {
-        assert_eq!(ExitStatus::Exited(3).code(), 3);
-        assert_eq!(ExitStatus::Signaled(9).code(), 137);
-        assert_eq!(ExitStatus::Signaled(255).code(), 255);
-    }
 }

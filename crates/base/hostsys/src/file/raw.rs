@@ -23,9 +23,9 @@ pub(super) struct Message {
     pub(super) truncated: bool,
 }
 
-pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<usize, Errno> {
-    let fds = fd.map(|fd| [fd.as_raw_fd()]);
-    let rights = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
+pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Errno> {
+    let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = (!fds.is_empty()).then_some(ControlMessage::ScmRights(&fds));
     loop {
         let sent = sendmsg::<()>(
             socket.as_raw_fd(),
@@ -69,6 +69,17 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Messa
             Err(_) => truncated = true,
         }
         return Ok(Message { len: message.bytes, fds, truncated });
+    }
+}
+
+pub(super) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    use nix::sys::socket::{SockFlag, accept4};
+    loop {
+        match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+            Err(nix::Error::EINTR) => {}
+            // SAFETY: the host has just made it for us.
+            other => return other.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).map_err(errno),
+        }
     }
 }
 

@@ -1,0 +1,137 @@
+//! runsc's end, and where both meet.
+
+use std::fs::File;
+use std::io::Error;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind as bind_socket, connect, listen, socket,
+};
+use nix::sys::stat::Mode;
+
+use crate::ControlError;
+use crate::message::{ExitStatus, Process, ProcessInfo, Reply, Request, Target, receive, send};
+
+/// Name of the socket in a container's directory.
+const NAME: &str = "control";
+
+/// A connection to a sandbox.
+#[derive(Debug)]
+pub struct Client {
+    socket: OwnedFd,
+}
+
+fn new_socket() -> nix::Result<OwnedFd> {
+    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
+}
+
+/// An address of the socket in `dir`, however long that path is; good while the file returned is open.
+fn address(dir: &Path) -> nix::Result<(File, UnixAddr)> {
+    let dir = open(dir, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/{NAME}", dir.as_raw_fd()));
+    Ok((dir.into(), UnixAddr::new(&path)?))
+}
+
+fn failed(dir: &Path) -> impl FnOnce(nix::Error) -> ControlError {
+    let path = dir.join(NAME);
+    move |error| ControlError::Socket { path, source: Error::from(error) }
+}
+
+/// Makes the listening socket of a container whose state is in `dir`.
+pub fn bind(dir: &Path) -> Result<OwnedFd, ControlError> {
+    let make = || {
+        let (_dir, address) = address(dir)?;
+        let socket = new_socket()?;
+        bind_socket(socket.as_raw_fd(), &address)?;
+        listen(&socket, Backlog::MAXCONN)?;
+        Ok(socket)
+    };
+    make().map_err(failed(dir))
+}
+
+impl Client {
+    /// Connects to the container whose state is in `dir`. [`ControlError::Gone`] when nobody listens.
+    pub fn connect(dir: &Path) -> Result<Self, ControlError> {
+        let make = || {
+            let (_dir, address) = address(dir)?;
+            let socket = new_socket()?;
+            connect(socket.as_raw_fd(), &address)?;
+            Ok(socket)
+        };
+        match make() {
+            Ok(socket) => Ok(Self { socket }),
+            Err(nix::Error::ECONNREFUSED) => Err(ControlError::Gone),
+            Err(error) => Err(failed(dir)(error)),
+        }
+    }
+
+    /// Over a socket that is connected.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// Waits until the container is created.
+    pub fn hello(&self) -> Result<(), ControlError> {
+        self.done(&Request::Hello)
+    }
+
+    /// Starts the program of a created container.
+    pub fn start(&self) -> Result<(), ControlError> {
+        self.done(&Request::Start)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, target: Target, signal: u8) -> Result<(), ControlError> {
+        self.done(&Request::Signal { target, signal })
+    }
+
+    /// Waits for the end of a process started by [`Client::exec`], or of the first one.
+    pub fn wait(&self, pid: Option<u32>) -> Result<ExitStatus, ControlError> {
+        match self.ask(&Request::Wait { pid }, &[])? {
+            Reply::Ended(status) => Ok(status),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Lists the processes.
+    pub fn processes(&self) -> Result<Vec<ProcessInfo>, ControlError> {
+        match self.ask(&Request::Processes, &[])? {
+            Reply::Processes(list) => Ok(list),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Starts another program with these standard descriptors; its pid in the container.
+    pub fn exec(&self, process: Process, stdio: [BorrowedFd<'_>; 3]) -> Result<u32, ControlError> {
+        match self.ask(&Request::Exec(Box::new(process)), &stdio)? {
+            Reply::Started(pid) => Ok(pid),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn socket_for_tests(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn done(&self, request: &Request) -> Result<(), ControlError> {
+        match self.ask(request, &[])? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply, ControlError> {
+        send(self.socket.as_fd(), request, fds)?;
+        receive(self.socket.as_fd()).map(|(reply, _)| reply)
+    }
+}
+
+fn unexpected(reply: Reply) -> ControlError {
+    match reply {
+        Reply::Refused(reason) => ControlError::Refused(reason),
+        other => ControlError::Unexpected(Box::new(other)),
+    }
+}

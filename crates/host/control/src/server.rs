@@ -1,0 +1,221 @@
+//! The Sentry's end: a thread that accepts, and one a connection.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::ControlError;
+use crate::message::{ExitStatus, Process, ProcessInfo, Reply, Request, Target, receive, send};
+
+/// Most connections at a time; more wait in the socket's queue.
+const MAX_CONNECTIONS: usize = 32;
+/// Stack of a connection's thread in bytes. Messages are on the heap.
+const STACK_SIZE: usize = 256 << 10;
+/// How long the end of the sandbox waits for those who wait to be told.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What the processes of a sandbox can be told. Errors are shown to the caller of runsc.
+pub trait Guest: Send + Sync {
+    /// Sends a signal, 1 to 64.
+    fn signal(&self, target: Target, signal: u8) -> Result<(), String>;
+    /// The processes there are.
+    fn processes(&self) -> Result<Vec<ProcessInfo>, String>;
+    /// Starts another program with these standard descriptors; its pid in the container.
+    fn exec(&self, process: Process, stdio: [OwnedFd; 3]) -> Result<u32, String>;
+    /// Waits for the end of a process that [`Guest::exec`] started.
+    fn wait(&self, pid: u32) -> Result<ExitStatus, String>;
+}
+
+/// What a created container is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// Run its program.
+    Run,
+    /// End, killed by this signal before its program ran.
+    Killed(u8),
+}
+
+/// Answers requests from its making on; those that need a guest, or the answer to `Hello`, wait for
+/// [`Server::created`].
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    guest: Option<Arc<dyn Guest>>,
+    begin: Option<Begin>,
+    ended: Option<ExitStatus>,
+    connections: usize,
+    /// Of them, those that are being told how the container ended.
+    waiting: usize,
+}
+
+impl Shared {
+    /// Nothing that holds this lock panics, so that a poisoned one is as good.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `ready` gives something.
+    fn wait_until<T>(&self, mut ready: impl FnMut(&mut State) -> Option<T>) -> T {
+        let mut state = self.lock();
+        loop {
+            if let Some(value) = ready(&mut state) {
+                return value;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+}
+
+impl Server {
+    /// Serves a listening socket on threads of its own, until the process ends.
+    pub fn new(listener: OwnedFd) -> Result<Self, ControlError> {
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let accepting = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("control".into())
+            .stack_size(STACK_SIZE)
+            .spawn(move || accept(&accepting, &listener))
+            .map_err(ControlError::Thread)?;
+        Ok(Self { shared })
+    }
+
+    /// The container is set up, short of running its program.
+    pub fn created(&self, guest: Arc<dyn Guest>) {
+        self.shared.change(|state| state.guest = Some(guest));
+    }
+
+    /// Waits until the container is to start, or is killed before that.
+    pub fn wait_for_start(&self) -> Begin {
+        self.shared.wait_until(|state| state.begin)
+    }
+
+    /// The container's first process has ended. Tells those who wait; the process may exit afterwards.
+    pub fn ended(&self, status: ExitStatus) {
+        self.shared.change(|state| state.ended = Some(status));
+        let state = self.shared.lock();
+        // The result does not matter: after that time the process exits anyway.
+        let _ = self.shared.changed.wait_timeout_while(state, FAREWELL, |state| state.waiting > 0);
+    }
+}
+
+fn accept(shared: &Arc<Shared>, listener: &OwnedFd) {
+    loop {
+        shared.wait_until(|state| (state.connections < MAX_CONNECTIONS).then(|| state.connections += 1));
+        let serve = |socket: OwnedFd| {
+            let shared = Arc::clone(shared);
+            let body = move || {
+                if let Err(error) = converse(&shared, &socket) {
+                    tracing::warn!(%error, "closing a control connection");
+                }
+                shared.change(|state| state.connections -= 1);
+            };
+            thread::Builder::new().name("control-client".into()).stack_size(STACK_SIZE).spawn(body)
+        };
+        match hostsys::file::accept(listener.as_fd()).map(serve) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "no thread for a control connection");
+                shared.change(|state| state.connections -= 1);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the control socket is lost");
+                return;
+            }
+        }
+    }
+}
+
+/// Answers requests until the client goes.
+fn converse(shared: &Shared, socket: &OwnedFd) -> Result<(), ControlError> {
+    loop {
+        let (request, fds) = match receive(socket.as_fd()) {
+            Err(ControlError::Gone) => return Ok(()),
+            other => other?,
+        };
+        let last = matches!(request, Request::Wait { pid: None });
+        if last {
+            shared.change(|state| state.waiting += 1);
+        }
+        let sent = send(socket.as_fd(), &answer(shared, request, fds), &[]);
+        if last {
+            shared.change(|state| state.waiting -= 1);
+        }
+        match sent {
+            Err(ControlError::Gone) => return Ok(()),
+            other => other?,
+        }
+    }
+}
+
+fn answer(shared: &Shared, request: Request, fds: Vec<OwnedFd>) -> Reply {
+    let guest = || shared.wait_until(|state| state.guest.clone());
+    let result = match request {
+        Request::Hello => {
+            guest();
+            Ok(Reply::Done)
+        }
+        Request::Start => start(shared, Begin::Run),
+        Request::Signal { signal, .. } if !(1..=64).contains(&signal) => Err(format!("no signal {signal}")),
+        Request::Signal { target, signal } => match running(shared) {
+            true => guest().signal(target, signal).map(|()| Reply::Done),
+            false if ignored(signal) => Ok(Reply::Done),
+            false => start(shared, Begin::Killed(signal)),
+        },
+        Request::Wait { pid: None } => Ok(Reply::Ended(shared.wait_until(|state| state.ended))),
+        Request::Wait { pid: Some(pid) } => guest().wait(pid).map(Reply::Ended),
+        Request::Processes => guest().processes().map(Reply::Processes),
+        Request::Exec(_) if !running(shared) => Err("the container does not run".into()),
+        Request::Exec(process) => match <[OwnedFd; 3]>::try_from(fds) {
+            Ok(stdio) => guest().exec(*process, stdio).map(Reply::Started),
+            Err(fds) => Err(format!("{} descriptors came with the request, not 3", fds.len())),
+        },
+    };
+    result.unwrap_or_else(Reply::Refused)
+}
+
+fn running(shared: &Shared) -> bool {
+    shared.lock().begin == Some(Begin::Run)
+}
+
+/// Opens the gate, once and when there is a guest behind it.
+fn start(shared: &Shared, begin: Begin) -> Result<Reply, String> {
+    shared.wait_until(|state| state.guest.is_some().then_some(()));
+    let mut state = shared.lock();
+    if state.begin.is_some() {
+        return Err("the container was started already".into());
+    }
+    state.begin = Some(begin);
+    drop(state);
+    shared.changed.notify_all();
+    Ok(Reply::Done)
+}
+
+/// Signals that do nothing to a process which has not asked for them and is not stopped (`signal(7)`).
+/// One that would stop it does nothing either, as there is nothing to stop yet.
+fn ignored(signal: u8) -> bool {
+    const IGNORED: [i32; 8] = [
+        libc::SIGCHLD,
+        libc::SIGCONT,
+        libc::SIGURG,
+        libc::SIGWINCH,
+        libc::SIGSTOP,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+    ];
+    IGNORED.contains(&i32::from(signal))
+}
