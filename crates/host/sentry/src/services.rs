@@ -1,13 +1,18 @@
 //! What the system calls of this sandbox need beside its kernel.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use abi::Errno;
+use abi::fs::{FileType, OpenFlags, make_dev};
 use anonfs::AnonFs;
 use devfs::Randomness;
-use vfs::{Attr, DeviceOpener, File, FileContext, VfsPath};
+use syscalls::services::{FileSystemTypes, Parts, Services};
+use tmpfs::TmpFs;
+use vfs::{Attr, DeviceOpener, File, FileContext, FileSystem, MountNamespace, VfsPath};
 
-use abi::fs::{FileType, OpenFlags, make_dev};
-use syscalls::services::Services;
+use crate::memory::HostMemory;
+use crate::tree;
 
 /// Opens the memory devices by number, for nodes that `mknod(2)` made.
 struct Devices {
@@ -24,16 +29,37 @@ impl DeviceOpener for Devices {
     ) -> vfs::Result<Arc<dyn File>> {
         match attr.kind {
             FileType::CharDevice => devfs::devices::open_memory(attr.rdev, &self.random),
-            _ => Err(abi::Errno::ENXIO),
+            _ => Err(Errno::ENXIO),
         }
     }
 }
 
+/// What `mount(2)` can make: tmpfs.
+#[derive(Default)]
+struct Types {
+    made: AtomicU32,
+}
+
+impl FileSystemTypes for Types {
+    fn make(&self, name: &[u8], options: &[u8]) -> vfs::Result<Arc<dyn FileSystem>> {
+        if !matches!(name, b"tmpfs" | b"ramfs") {
+            return Err(Errno::ENODEV);
+        }
+        // Apart from the device numbers of the container's own mounts.
+        let dev = make_dev(0, 4096 + self.made.fetch_add(1, Ordering::Relaxed));
+        let options = String::from_utf8_lossy(options);
+        let options: Vec<String> = options.split(',').map(str::to_owned).collect();
+        Ok(TmpFs::new(tree::tmpfs_options(dev, &options), Arc::new(HostMemory)))
+    }
+}
+
 /// Puts them together.
-pub(crate) fn services(random: Arc<dyn Randomness>) -> Services {
-    Services {
+pub(crate) fn services(mounts: Arc<MountNamespace>, random: Arc<dyn Randomness>) -> Services {
+    Services::new(Parts {
+        mounts,
+        file_systems: Arc::new(Types::default()),
+        devices: Arc::new(Devices { random }),
         pipefs: AnonFs::pipefs(make_dev(0, 10)),
         anon: AnonFs::anon_inodefs(make_dev(0, 11)),
-        devices: Arc::new(Devices { random }),
-    }
+    })
 }

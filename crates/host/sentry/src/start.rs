@@ -92,8 +92,8 @@ pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<E
         memory: early.memory,
         now: now(),
     };
-    let (_namespace, mut context) = tree::build(config, &materials)?;
-    syscalls.provide(services(early.random.clone()));
+    let (namespace, mut context) = tree::build(config, &materials)?;
+    syscalls.provide(services(namespace, early.random.clone()));
     let cred = Arc::new(credentials(&config.process));
     enter(&mut context, &config.process, &cred)?;
     let limits = limits(&config.process)?;

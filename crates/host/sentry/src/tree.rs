@@ -130,7 +130,7 @@ impl Builder<'_> {
             "tmpfs" if mount.target == "/dev" => self.dev(dev),
             "devpts" => self.devpts.mount(dev, now),
             "tmpfs" | "mqueue" | "cgroup" | "cgroup2" => {
-                TmpFs::new(tmpfs_options(dev, mount), Arc::new(HostMemory))
+                TmpFs::new(tmpfs_options(dev, &mount.options), Arc::new(HostMemory))
             }
             _ => return Err(Errno::ENODEV),
         })
@@ -191,9 +191,9 @@ impl Builder<'_> {
 }
 
 /// `size=`, `mode=`, `uid=`, `gid=` and `nr_inodes=` of a tmpfs (`tmpfs(5)`).
-fn tmpfs_options(dev: u64, mount: &MountConfig) -> Options {
+pub(crate) fn tmpfs_options(dev: u64, given: &[String]) -> Options {
     let mut options = Options::new(dev);
-    for (key, value) in mount.options.iter().filter_map(|option| option.split_once('=')) {
+    for (key, value) in given.iter().filter_map(|option| option.split_once('=')) {
         match key {
             "size" => options.size = bytes(value).unwrap_or(options.size),
             "nr_inodes" => options.inodes = bytes(value).unwrap_or(options.inodes),

@@ -9,24 +9,35 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod at;
+mod attrs;
 mod blocking;
 mod clone;
 mod content;
 pub mod cx;
+mod dirents;
 pub mod dispatch;
 mod fds;
+mod fifos;
 pub mod handler;
 mod identity;
 mod io;
 mod ioctl;
 mod locks;
 mod memory;
+mod mounts;
+mod names;
+mod open;
 mod process;
 pub mod services;
 mod signals;
+mod stat;
 pub mod table;
 #[cfg(test)]
 mod testkit;
+#[cfg(test)]
+mod tests;
 pub mod x86_64;
+mod xattrs;
 
 pub use identity::RELEASE;

@@ -3,14 +3,43 @@
 use std::sync::Arc;
 
 use anonfs::AnonFs;
-use vfs::DeviceOpener;
+use vfs::{DeviceOpener, MountNamespace};
 
-/// Parts of a sandbox that only system calls use. One of each a sandbox.
-pub struct Services {
+use crate::fifos::Openers;
+pub use crate::mounts::FileSystemTypes;
+
+/// Parts of a sandbox that only system calls use, as they are handed in. One of each a sandbox.
+pub struct Parts {
+    /// The tree of mounts all processes see.
+    pub mounts: Arc<MountNamespace>,
+    /// Makes file systems for `mount(2)`.
+    pub file_systems: Arc<dyn FileSystemTypes>,
+    /// Opens device nodes that their file system does not open itself.
+    pub devices: Arc<dyn DeviceOpener>,
     /// Where pipes live.
     pub pipefs: Arc<AnonFs>,
     /// Where eventfd, epoll, timerfd and their like live.
     pub anon: Arc<AnonFs>,
-    /// Opens device nodes that their file system does not open itself.
-    pub devices: Arc<dyn DeviceOpener>,
+}
+
+/// The parts, and what the calls keep themselves.
+pub struct Services {
+    pub(crate) mounts: Arc<MountNamespace>,
+    pub(crate) file_systems: Arc<dyn FileSystemTypes>,
+    pub(crate) openers: Openers,
+    pub(crate) pipefs: Arc<AnonFs>,
+    pub(crate) anon: Arc<AnonFs>,
+}
+
+impl Services {
+    /// From its parts.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            mounts: parts.mounts,
+            file_systems: parts.file_systems,
+            openers: Openers::new(parts.devices),
+            pipefs: parts.pipefs,
+            anon: parts.anon,
+        }
+    }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use abi::Errno;
-use abi::time::Timespec;
 use anonfs::AnonFs;
 use guestmem::{UserAddr, UserMem};
 use kernel::fake::{Thread, boot_with};
@@ -13,10 +12,18 @@ use tmpfs::{HeapMemory, Options, TmpFs};
 use vfs::{FdTable, FsContext, Mount, MountFlags, MountNamespace, NoDevices};
 
 use crate::dispatch::X86Calls;
-use crate::services::Services;
+use crate::services::{FileSystemTypes, Parts, Services};
 
 /// Where the guest of a test keeps its data.
 pub(crate) const DATA: u64 = 0x10_0000;
+
+struct NoTypes;
+
+impl FileSystemTypes for NoTypes {
+    fn make(&self, _: &[u8], _: &[u8]) -> vfs::Result<Arc<dyn vfs::FileSystem>> {
+        Err(Errno::ENODEV)
+    }
+}
 
 /// One process.
 pub(crate) struct Guest {
@@ -31,11 +38,13 @@ impl Guest {
         let fs = TmpFs::new(Options::new(1), Arc::new(HeapMemory));
         let mounts = MountNamespace::new(Mount::new(fs, "none", MountFlags::empty()));
         let calls = X86Calls::new();
-        calls.provide(Services {
+        calls.provide(Services::new(Parts {
+            mounts: mounts.clone(),
+            file_systems: Arc::new(NoTypes),
             pipefs: AnonFs::pipefs(2),
             anon: AnonFs::anon_inodefs(3),
             devices: Arc::new(NoDevices),
-        });
+        }));
         let fs = SharedFs::new(FsContext::new(mounts.root()));
         let (kernel, thread) = boot_with(calls, Arc::new(FdTable::new()), fs);
         let task = kernel.task(1).expect("the first process");
@@ -77,6 +86,3 @@ impl Guest {
         bytes
     }
 }
-
-/// The time of everything in a test.
-pub(crate) const EPOCH: Timespec = Timespec { sec: 0, nsec: 0 };

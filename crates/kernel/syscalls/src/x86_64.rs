@@ -1,7 +1,10 @@
 //! The table of x86-64.
 
 use crate::cx::KernelCalls;
-use crate::{clone, content, fds, identity, io, ioctl, locks, memory, process, signals, syscall_table};
+use crate::{
+    attrs, clone, content, dirents, fds, identity, io, ioctl, locks, memory, mounts, names, open, process,
+    signals, stat, syscall_table, xattrs,
+};
 
 syscall_table! {
     /// System calls of x86-64 (`arch/x86/entry/syscalls/syscall_64.tbl` numbers). What has no row
@@ -9,7 +12,11 @@ syscall_table! {
     pub static X86_64: KernelCalls {
         read => full, io::read;
         write => full, io::write;
+        open => full, open::open;
         close => full, fds::close;
+        stat => full, stat::stat;
+        fstat => full, stat::fstat;
+        lstat => full, stat::lstat;
         lseek => full, io::lseek;
         mmap => partial("mappings of files come with the descriptor calls"), memory::mmap;
         mprotect => full, memory::mprotect;
@@ -23,6 +30,7 @@ syscall_table! {
         pwrite64 => full, io::pwrite64;
         readv => full, io::readv;
         writev => full, io::writev;
+        access => full, stat::access;
         mremap => full, memory::mremap;
         msync => full, memory::msync;
         mincore => full, memory::mincore;
@@ -42,7 +50,26 @@ syscall_table! {
         flock => full, locks::flock;
         fsync => full, content::fsync;
         fdatasync => full, content::fdatasync;
+        truncate => full, attrs::truncate;
         ftruncate => full, content::ftruncate;
+        getdents => full, dirents::getdents;
+        getcwd => full, names::getcwd;
+        chdir => full, names::chdir;
+        fchdir => full, names::fchdir;
+        rename => full, names::rename;
+        mkdir => full, names::mkdir;
+        rmdir => full, names::rmdir;
+        creat => full, open::creat;
+        link => full, names::link;
+        unlink => full, names::unlink;
+        symlink => full, names::symlink;
+        readlink => full, names::readlink;
+        chmod => full, attrs::chmod;
+        fchmod => full, attrs::fchmod;
+        chown => full, attrs::chown;
+        fchown => full, attrs::fchown;
+        lchown => full, attrs::lchown;
+        umask => full, names::umask;
         getrlimit => full, process::getrlimit;
         getuid => full, identity::getuid;
         getgid => full, identity::getgid;
@@ -62,33 +89,74 @@ syscall_table! {
         rt_sigqueueinfo => full, signals::rt_sigqueueinfo;
         rt_sigsuspend => full, signals::rt_sigsuspend;
         sigaltstack => full, signals::sigaltstack;
+        utime => full, attrs::utime;
+        mknod => full, names::mknod;
         uselib => refused(ENOSYS, "obsolete; libraries are mapped by the loader");
+        statfs => full, stat::statfs;
+        fstatfs => full, stat::fstatfs;
         mlock => partial("accounted, not pinned"), memory::mlock;
         munlock => partial("accounted, not pinned"), memory::munlock;
         mlockall => partial("accounted, not pinned"), memory::mlockall;
         munlockall => partial("accounted, not pinned"), memory::munlockall;
         setrlimit => partial("memory limits act from the next program on"), process::setrlimit;
+        chroot => full, names::chroot;
+        sync => full, mounts::sync;
+        mount => partial("no moves, recursive binds, remount of file-system options or propagation"), mounts::mount;
+        umount2 => partial("no MNT_EXPIRE"), mounts::umount2;
         sethostname => full, identity::sethostname;
         setdomainname => full, identity::setdomainname;
         gettid => full, identity::gettid;
         readahead => full, content::readahead;
+        setxattr => full, xattrs::setxattr;
+        lsetxattr => full, xattrs::lsetxattr;
+        fsetxattr => full, xattrs::fsetxattr;
+        getxattr => full, xattrs::getxattr;
+        lgetxattr => full, xattrs::lgetxattr;
+        fgetxattr => full, xattrs::fgetxattr;
+        listxattr => full, xattrs::listxattr;
+        llistxattr => full, xattrs::llistxattr;
+        flistxattr => full, xattrs::flistxattr;
+        removexattr => full, xattrs::removexattr;
+        lremovexattr => full, xattrs::lremovexattr;
+        fremovexattr => full, xattrs::fremovexattr;
         tkill => full, signals::tkill;
+        getdents64 => full, dirents::getdents64;
         set_tid_address => full, identity::set_tid_address;
         fadvise64 => full, content::fadvise64;
         exit_group => full, process::exit_group;
         tgkill => full, signals::tgkill;
+        utimes => full, attrs::utimes;
+        openat => full, open::openat;
+        mkdirat => full, names::mkdirat;
+        mknodat => full, names::mknodat;
+        fchownat => full, attrs::fchownat;
+        futimesat => full, attrs::futimesat;
+        newfstatat => full, stat::newfstatat;
+        unlinkat => full, names::unlinkat;
+        renameat => full, names::renameat;
+        linkat => full, names::linkat;
+        symlinkat => full, names::symlinkat;
+        readlinkat => full, names::readlinkat;
+        fchmodat => full, attrs::fchmodat;
+        faccessat => full, stat::faccessat;
         set_robust_list => full, identity::set_robust_list;
         sync_file_range => partial("writes back the whole file"), content::sync_file_range;
+        utimensat => full, attrs::utimensat;
         fallocate => full, content::fallocate;
         dup3 => full, fds::dup3;
         preadv => full, io::preadv;
         pwritev => full, io::pwritev;
         rt_tgsigqueueinfo => full, signals::rt_tgsigqueueinfo;
         syncfs => full, content::syncfs;
+        renameat2 => full, names::renameat2;
         mlock2 => partial("accounted, not pinned"), memory::mlock2;
         preadv2 => partial("RWF_NOWAIT of a regular file may wait for the host"), io::preadv2;
         pwritev2 => partial("no RWF_APPEND"), io::pwritev2;
+        statx => full, stat::statx;
         clone3 => partial("no pidfds, namespaces, set_tid or cgroup"), clone::clone3;
         close_range => full, fds::close_range;
+        openat2 => full, open::openat2;
+        faccessat2 => full, stat::faccessat2;
+        fchmodat2 => full, attrs::fchmodat2;
     }
 }

@@ -1,0 +1,143 @@
+//! Mounts: `mount(2)`, `umount2(2)`, `sync(2)`.
+
+use std::sync::Arc;
+
+use abi::{Errno, PAGE_SIZE, SysResult};
+use bitflags::bitflags;
+use cred::CapSet;
+use guestmem::{MemExt, UserAddr, UserCStr};
+use vfs::{FileSystem, Mount, MountFlags, VfsPath, WalkFlags};
+
+use crate::at::At;
+use crate::cx::Cx;
+
+/// Makes file systems for `mount(2)`.
+pub trait FileSystemTypes: Send + Sync {
+    /// One of type `name`; `options` is the string of `mount(2)`. `ENODEV` for a type it does not know.
+    fn make(&self, name: &[u8], options: &[u8]) -> vfs::Result<Arc<dyn FileSystem>>;
+}
+
+bitflags! {
+    /// Flags of `mount(2)`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct MsFlags: u64 {
+        const RDONLY = 1;
+        const NOSUID = 2;
+        const NODEV = 4;
+        const NOEXEC = 8;
+        const REMOUNT = 32;
+        const NOATIME = 1024;
+        const BIND = 4096;
+        const MOVE = 8192;
+        const REC = 16384;
+        const UNBINDABLE = 1 << 17;
+        const PRIVATE = 1 << 18;
+        const SLAVE = 1 << 19;
+        const SHARED = 1 << 20;
+    }
+}
+
+bitflags! {
+    /// Flags of `umount2(2)`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct UmountFlags: u32 {
+        /// Even when busy; open files never keep a mount busy here.
+        const FORCE = 1;
+        /// Lazily.
+        const DETACH = 2;
+        /// Do not follow a link.
+        const NOFOLLOW = 8;
+    }
+}
+
+impl MsFlags {
+    fn of_mount(self) -> MountFlags {
+        let mut flags = MountFlags::empty();
+        flags.set(MountFlags::RDONLY, self.contains(Self::RDONLY));
+        flags.set(MountFlags::NOSUID, self.contains(Self::NOSUID));
+        flags.set(MountFlags::NODEV, self.contains(Self::NODEV));
+        flags.set(MountFlags::NOEXEC, self.contains(Self::NOEXEC));
+        flags.set(MountFlags::NOATIME, self.contains(Self::NOATIME));
+        flags
+    }
+}
+
+/// `mount(2)`.
+pub(crate) fn mount(
+    cx: &mut Cx<'_>,
+    source: UserCStr,
+    target: UserCStr,
+    kind: UserCStr,
+    flags: u64,
+    data: UserAddr,
+) -> SysResult<()> {
+    // Bits without a meaning here (relatime, silent, the old magic) do no harm.
+    let flags = MsFlags::from_bits_truncate(flags);
+    let load = |string: UserCStr| match string.0.is_null() {
+        true => Ok(Vec::new()),
+        false => cx.mm().load_cstr(string, PAGE_SIZE as usize),
+    };
+    let (kind, source, options) = (load(kind)?, load(source)?, load(UserCStr(data))?);
+    let at = At::cwd(cx, target)?.lookup(WalkFlags::FOLLOW)?;
+    if !cx.task.cred().capable(CapSet::SYS_ADMIN) {
+        return Err(Errno::EPERM.into());
+    }
+    if flags.contains(MsFlags::REMOUNT) {
+        return remount(&at, flags);
+    }
+    if flags.contains(MsFlags::BIND) {
+        return bind(cx, &source, &at);
+    }
+    if flags.intersects(MsFlags::SHARED | MsFlags::PRIVATE | MsFlags::SLAVE | MsFlags::UNBINDABLE) {
+        return propagation(&at, flags);
+    }
+    if flags.contains(MsFlags::MOVE) {
+        return Err(Errno::EINVAL.into());
+    }
+    let fs = cx.services.file_systems.make(&kind, &options)?;
+    let source = String::from_utf8_lossy(&source).into_owned();
+    cx.services.mounts.attach(Mount::new(fs, &source, flags.of_mount()), &at)?;
+    Ok(())
+}
+
+fn remount(at: &VfsPath, flags: MsFlags) -> SysResult<()> {
+    if !at.is_mount_root() {
+        return Err(Errno::EINVAL.into());
+    }
+    at.mount.set_flags(flags.of_mount());
+    Ok(())
+}
+
+fn bind(cx: &Cx<'_>, source: &[u8], at: &VfsPath) -> SysResult<()> {
+    let cwd = crate::args::Fd(abi::fs::AT_FDCWD);
+    let from = At::of(cx, cwd, source.to_vec())?.lookup(WalkFlags::FOLLOW)?;
+    Ok(cx.services.mounts.attach(Mount::bind(&from), at)?)
+}
+
+/// Every mount is private, so that is all one can ask for.
+fn propagation(at: &VfsPath, flags: MsFlags) -> SysResult<()> {
+    if !at.is_mount_root() || flags.intersects(MsFlags::SHARED | MsFlags::UNBINDABLE) {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(())
+}
+
+/// `umount2(2)`.
+pub(crate) fn umount2(cx: &mut Cx<'_>, target: UserCStr, flags: u32) -> SysResult<()> {
+    let flags = UmountFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
+    let mut walk = WalkFlags::empty();
+    walk.set(WalkFlags::FOLLOW, !flags.contains(UmountFlags::NOFOLLOW));
+    let at = At::cwd(cx, target)?.lookup(walk)?;
+    if !cx.task.cred().capable(CapSet::SYS_ADMIN) {
+        return Err(Errno::EPERM.into());
+    }
+    Ok(cx.services.mounts.detach(&at, flags.contains(UmountFlags::DETACH))?)
+}
+
+/// `sync(2)`: what cannot be written back has nobody to be told.
+pub(crate) fn sync(cx: &mut Cx<'_>) -> SysResult<()> {
+    for mount in cx.services.mounts.mounts() {
+        let _ = mount.fs().sync();
+    }
+    Ok(())
+}

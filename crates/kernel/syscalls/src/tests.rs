@@ -1,0 +1,3 @@
+//! Calls as a guest makes them, over a tmpfs.
+
+mod files;
