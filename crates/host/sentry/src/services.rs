@@ -7,6 +7,8 @@ use abi::Errno;
 use abi::fs::{FileType, OpenFlags, make_dev};
 use anonfs::AnonFs;
 use devfs::Randomness;
+use loader::CpuFacts;
+use mm::Memfds;
 use syscalls::services::{FileSystemTypes, Parts, Services};
 use tmpfs::TmpFs;
 use vfs::{Attr, DeviceOpener, File, FileContext, FileSystem, MountNamespace, VfsPath};
@@ -54,11 +56,14 @@ impl FileSystemTypes for Types {
 }
 
 /// Puts them together.
-pub(crate) fn services(mounts: Arc<MountNamespace>, random: Arc<dyn Randomness>) -> Services {
+pub(crate) fn services(mounts: Arc<MountNamespace>, random: Arc<dyn Randomness>, cpu: CpuFacts) -> Services {
     Services::new(Parts {
         mounts,
         file_systems: Arc::new(Types::default()),
-        devices: Arc::new(Devices { random }),
+        devices: Arc::new(Devices { random: Arc::clone(&random) }),
+        shared_memory: Memfds::new(),
+        random,
+        cpu,
         pipefs: AnonFs::pipefs(make_dev(0, 10)),
         anon: AnonFs::anon_inodefs(make_dev(0, 11)),
     })

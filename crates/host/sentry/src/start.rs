@@ -93,7 +93,7 @@ pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<E
         now: now(),
     };
     let (namespace, mut context) = tree::build(config, &materials)?;
-    syscalls.provide(services(namespace, early.random.clone()));
+    syscalls.provide(services(namespace, early.random.clone(), early.cpu));
     let cred = Arc::new(credentials(&config.process));
     enter(&mut context, &config.process, &cred)?;
     let limits = limits(&config.process)?;

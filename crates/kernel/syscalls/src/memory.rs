@@ -1,31 +1,40 @@
-//! Mappings: `mmap(2)` and its family, as far as no descriptor is needed.
+//! Mappings: `mmap(2)` and its family.
 
 use abi::mm::{MapFlags, Prot};
 use abi::{Errno, SysResult};
-use guestmem::UserAddr;
-use mm::MapArgs;
+use guestmem::{UserAddr, UserMem};
+use mm::{MapArgs, MapFile};
+use vfs::MountFlags;
 
+use crate::args::Fd;
 use crate::cx::Cx;
 
-/// `mmap(2)` without a file; [`crate::table`] rows that map files come with the descriptor calls.
+/// `mmap(2)`.
 pub(crate) fn mmap(
     cx: &mut Cx<'_>,
     addr: UserAddr,
     len: u64,
     prot: u32,
     flags: u32,
-    fd: i32,
+    fd: Fd,
     offset: u64,
 ) -> SysResult<UserAddr> {
     let flags = MapFlags::from_bits_truncate(flags);
-    if !flags.contains(MapFlags::ANONYMOUS) {
-        let _ = fd;
-        return Err(Errno::EBADF.into());
-    }
+    let file = if flags.contains(MapFlags::ANONYMOUS) { None } else { Some(map_file(cx, fd)?) };
     // Linux ignores protection bits it does not know in mmap, unlike in mprotect.
     let prot = Prot::from_bits_truncate(prot);
-    let args = MapArgs { addr: addr.0, len, prot, flags, offset, file: None };
+    let args = MapArgs { addr: addr.0, len, prot, flags, offset, file };
     Ok(cx.task.mm().mmap(&args)?)
+}
+
+/// A file to map, and what its open mode and its mount allow.
+fn map_file(cx: &Cx<'_>, fd: Fd) -> SysResult<MapFile> {
+    let file = cx.io_file(fd)?;
+    let mut access = Prot::empty();
+    access.set(Prot::READ, file.flags().readable());
+    access.set(Prot::WRITE, file.flags().writable());
+    access.set(Prot::EXEC, !file.path().mount.flags().contains(MountFlags::NOEXEC));
+    Ok(MapFile { file: file.file().mappable(), access })
 }
 
 /// `munmap(2)`.
@@ -70,7 +79,7 @@ pub(crate) fn mincore(cx: &mut Cx<'_>, addr: UserAddr, len: u64, out: UserAddr) 
     let mm = cx.task.mm();
     let mut at = out;
     mm.mincore(addr, len, |residency| {
-        mm.space().write(at, residency)?;
+        mm.write(at, residency)?;
         at = at.checked_add(residency.len() as u64).ok_or(Errno::EFAULT)?;
         Ok(())
     })?;

@@ -1,12 +1,16 @@
 //! Processes: ending, waiting, groups, sessions and limits (`exit(2)`, `wait4(2)`, `setpgid(2)`,
 //! `prlimit(2)`).
 
-use abi::limits::{Resource, Rlimit};
+use std::sync::Arc;
+
+use abi::limits::{INFINITY, Resource, Rlimit};
 use abi::process::{Rusage, WaitOptions};
 use abi::{Errno, SysResult};
-use cred::CapSet;
+use cred::{CapSet, Credentials};
 use guestmem::{MemExt, UserPtr};
 use kernel::wait::WaitTarget;
+use kernel::{Task, ThreadGroup};
+use mm::MmLimits;
 
 use crate::cx::Cx;
 
@@ -95,8 +99,60 @@ pub(crate) fn getrlimit(cx: &mut Cx<'_>, resource: u32, out: UserPtr<[u64; 2]>) 
 /// `setrlimit(2)`.
 pub(crate) fn setrlimit(cx: &mut Cx<'_>, resource: u32, new: UserPtr<[u64; 2]>) -> SysResult<()> {
     let resource = Resource::from_raw(resource).ok_or(Errno::EINVAL)?;
-    let [cur, max] = cx.task.mm().load(new)?;
-    let may_raise = cx.task.cred().capable(CapSet::SYS_RESOURCE);
-    cx.task.group().set_limit(resource, Rlimit::new(cur, max), may_raise)?;
+    let [cur, max] = cx.mm().load(new)?;
+    set_limit(cx, cx.task, resource, Rlimit::new(cur, max))?;
     Ok(())
+}
+
+/// `prlimit64(2)`.
+pub(crate) fn prlimit64(
+    cx: &mut Cx<'_>,
+    pid: i32,
+    resource: u32,
+    new: UserPtr<[u64; 2]>,
+    old: UserPtr<[u64; 2]>,
+) -> SysResult<()> {
+    let resource = Resource::from_raw(resource).ok_or(Errno::EINVAL)?;
+    let mm = cx.mm();
+    let new = new.non_null().map(|new| mm.load(new)).transpose()?;
+    let target = match pid {
+        0 => Arc::clone(cx.task),
+        pid => cx.task.kernel().task(pid).ok_or(Errno::ESRCH)?,
+    };
+    check_foreign(cx, &target)?;
+    let was = match new {
+        Some([cur, max]) => set_limit(cx, &target, resource, Rlimit::new(cur, max))?,
+        None => target.group().limit(resource),
+    };
+    if let Some(old) = old.non_null() {
+        mm.store(old, &[was.cur, was.max])?;
+    }
+    Ok(())
+}
+
+/// Another process's limits: all its ids must be the caller's real ones.
+fn check_foreign(cx: &Cx<'_>, target: &Task) -> SysResult<()> {
+    if target.tgid() == cx.task.tgid() {
+        return Ok(());
+    }
+    let (own, its) = (cx.task.cred(), target.cred());
+    let same = [its.uid, its.euid, its.suid].iter().all(|id| *id == own.uid)
+        && [its.gid, its.egid, its.sgid].iter().all(|id| *id == own.gid);
+    if same || own.capable(CapSet::SYS_RESOURCE) { Ok(()) } else { Err(Errno::EPERM.into()) }
+}
+
+fn set_limit(cx: &Cx<'_>, target: &Task, resource: Resource, new: Rlimit) -> SysResult<Rlimit> {
+    let may_raise = cx.task.cred().capable(CapSet::SYS_RESOURCE);
+    let old = target.group().set_limit(resource, new, may_raise)?;
+    target.mm().set_limits(memory_limits(target.group(), &target.cred()));
+    Ok(old)
+}
+
+/// The limits that bear on memory, for a process with `cred`.
+pub(crate) fn memory_limits(group: &ThreadGroup, cred: &Credentials) -> MmLimits {
+    let mut limits = MmLimits::from_limits(&group.limits());
+    if cred.capable(CapSet::IPC_LOCK) {
+        limits.locked = INFINITY;
+    }
+    limits
 }

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use anonfs::AnonFs;
+use devfs::Randomness;
+use loader::CpuFacts;
+use mm::SharedMemory;
 use vfs::{DeviceOpener, MountNamespace};
 
 use crate::fifos::Openers;
@@ -16,6 +19,12 @@ pub struct Parts {
     pub file_systems: Arc<dyn FileSystemTypes>,
     /// Opens device nodes that their file system does not open itself.
     pub devices: Arc<dyn DeviceOpener>,
+    /// Makes the memory behind shared mappings.
+    pub shared_memory: Arc<dyn SharedMemory>,
+    /// Random bytes.
+    pub random: Arc<dyn Randomness>,
+    /// What programs are told of the processor.
+    pub cpu: CpuFacts,
     /// Where pipes live.
     pub pipefs: Arc<AnonFs>,
     /// Where eventfd, epoll, timerfd and their like live.
@@ -27,6 +36,9 @@ pub struct Services {
     pub(crate) mounts: Arc<MountNamespace>,
     pub(crate) file_systems: Arc<dyn FileSystemTypes>,
     pub(crate) openers: Openers,
+    pub(crate) shared_memory: Arc<dyn SharedMemory>,
+    pub(crate) random: Arc<dyn Randomness>,
+    pub(crate) cpu: CpuFacts,
     pub(crate) pipefs: Arc<AnonFs>,
     pub(crate) anon: Arc<AnonFs>,
 }
@@ -38,6 +50,9 @@ impl Services {
             mounts: parts.mounts,
             file_systems: parts.file_systems,
             openers: Openers::new(parts.devices),
+            shared_memory: parts.shared_memory,
+            random: parts.random,
+            cpu: parts.cpu,
             pipefs: parts.pipefs,
             anon: parts.anon,
         }

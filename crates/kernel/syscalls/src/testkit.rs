@@ -7,6 +7,7 @@ use anonfs::AnonFs;
 use guestmem::{UserAddr, UserMem};
 use kernel::fake::{Thread, boot_with};
 use kernel::{Kernel, SharedFs, Task};
+use loader::CpuFacts;
 use platform::Resume;
 use tmpfs::{HeapMemory, Options, TmpFs};
 use vfs::{FdTable, FsContext, Mount, MountFlags, MountNamespace, NoDevices};
@@ -16,6 +17,23 @@ use crate::services::{FileSystemTypes, Parts, Services};
 
 /// Where the guest of a test keeps its data.
 pub(crate) const DATA: u64 = 0x10_0000;
+
+struct NoShared;
+
+impl mm::SharedMemory for NoShared {
+    fn create(&self, _: u64) -> Result<Arc<dyn memmap::Mappable>, Errno> {
+        Err(Errno::ENOMEM)
+    }
+}
+
+struct Zeroes;
+
+impl devfs::Randomness for Zeroes {
+    fn fill(&self, buf: &mut [u8]) -> vfs::Result<()> {
+        buf.fill(0);
+        Ok(())
+    }
+}
 
 struct NoTypes;
 
@@ -41,6 +59,9 @@ impl Guest {
         calls.provide(Services::new(Parts {
             mounts: mounts.clone(),
             file_systems: Arc::new(NoTypes),
+            shared_memory: Arc::new(NoShared),
+            random: Arc::new(Zeroes),
+            cpu: CpuFacts { hwcap: 0, hwcap2: 0, min_signal_stack: 4096 },
             pipefs: AnonFs::pipefs(2),
             anon: AnonFs::anon_inodefs(3),
             devices: Arc::new(NoDevices),

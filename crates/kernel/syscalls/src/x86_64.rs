@@ -2,8 +2,8 @@
 
 use crate::cx::KernelCalls;
 use crate::{
-    attrs, clone, content, dirents, fds, identity, io, ioctl, locks, memory, mounts, names, open, process,
-    signals, stat, syscall_table, xattrs,
+    attrs, clone, content, dirents, exec, fds, identity, io, ioctl, locks, memory, mounts, names, open,
+    process, signals, stat, syscall_table, xattrs,
 };
 
 syscall_table! {
@@ -18,7 +18,7 @@ syscall_table! {
         fstat => full, stat::fstat;
         lstat => full, stat::lstat;
         lseek => full, io::lseek;
-        mmap => partial("mappings of files come with the descriptor calls"), memory::mmap;
+        mmap => full, memory::mmap;
         mprotect => full, memory::mprotect;
         munmap => full, memory::munmap;
         brk => full, memory::brk;
@@ -42,6 +42,7 @@ syscall_table! {
         clone => partial("no pidfds or namespaces yet"), clone::clone;
         fork => full, clone::fork;
         vfork => full, clone::vfork;
+        execve => full, exec::execve;
         exit => partial("the status of the last thread of several is not kept"), process::exit;
         wait4 => partial("times used are zero"), process::wait4;
         kill => full, signals::kill;
@@ -98,7 +99,7 @@ syscall_table! {
         munlock => partial("accounted, not pinned"), memory::munlock;
         mlockall => partial("accounted, not pinned"), memory::mlockall;
         munlockall => partial("accounted, not pinned"), memory::munlockall;
-        setrlimit => partial("memory limits act from the next program on"), process::setrlimit;
+        setrlimit => full, process::setrlimit;
         chroot => full, names::chroot;
         sync => full, mounts::sync;
         mount => partial("no moves, recursive binds, remount of file-system options or propagation"), mounts::mount;
@@ -147,8 +148,10 @@ syscall_table! {
         preadv => full, io::preadv;
         pwritev => full, io::pwritev;
         rt_tgsigqueueinfo => full, signals::rt_tgsigqueueinfo;
+        prlimit64 => full, process::prlimit64;
         syncfs => full, content::syncfs;
         renameat2 => full, names::renameat2;
+        execveat => full, exec::execveat;
         mlock2 => partial("accounted, not pinned"), memory::mlock2;
         preadv2 => partial("RWF_NOWAIT of a regular file may wait for the host"), io::preadv2;
         pwritev2 => partial("no RWF_APPEND"), io::pwritev2;
