@@ -11,6 +11,7 @@
 pub mod data;
 mod file;
 mod node;
+mod rename;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -18,6 +19,7 @@ use std::sync::{Arc, Weak};
 use abi::Errno;
 use abi::fs::{Permissions, StatFs};
 use memmap::HostObject;
+use sync::{Mutex, order};
 use vfs::{FileSystem, Inode, Result};
 
 pub use node::Node;
@@ -85,6 +87,8 @@ pub struct TmpFs {
     next_ino: AtomicU64,
     inodes: AtomicU64,
     pages: AtomicU64,
+    /// Held by who locks more than one inode.
+    rename: Mutex<order::Rename, ()>,
     root: std::sync::OnceLock<Arc<Node>>,
 }
 
@@ -104,6 +108,7 @@ impl TmpFs {
             next_ino: AtomicU64::new(1),
             inodes: AtomicU64::new(0),
             pages: AtomicU64::new(0),
+            rename: Mutex::default(),
             root: std::sync::OnceLock::new(),
         })
     }

@@ -34,7 +34,7 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    fn insert(&mut self, name: &[u8], node: Arc<Node>) {
+    pub(crate) fn insert(&mut self, name: &[u8], node: Arc<Node>) {
         self.next += 1;
         let entry = Entry { cookie: self.next, node };
         self.order.insert(entry.cookie, name.to_vec());
@@ -43,13 +43,13 @@ impl Directory {
         }
     }
 
-    fn remove(&mut self, name: &[u8]) -> Option<Arc<Node>> {
+    pub(crate) fn remove(&mut self, name: &[u8]) -> Option<Arc<Node>> {
         let entry = self.names.remove(name)?;
         self.order.remove(&entry.cookie);
         Some(entry.node)
     }
 
-    fn get(&self, name: &[u8]) -> Result<Arc<Node>> {
+    pub(crate) fn get(&self, name: &[u8]) -> Result<Arc<Node>> {
         self.names.get(name).map(|entry| Arc::clone(&entry.node)).ok_or(Errno::ENOENT)
     }
 }
@@ -74,11 +74,22 @@ impl State {
         self.attr.ctime = now;
     }
 
-    fn dir(&mut self) -> Result<&mut Directory> {
+    pub(crate) fn dir(&mut self) -> Result<&mut Directory> {
         match &mut self.body {
             Body::Directory(dir) => Ok(dir),
             _ => Err(Errno::ENOTDIR),
         }
+    }
+
+    /// One name less; a directory has none left. `ENOTEMPTY` for one that is needed.
+    pub(crate) fn lose_name(&mut self) -> Result<()> {
+        self.attr.nlink = match &self.body {
+            Body::Directory(dir) if !dir.names.is_empty() => return Err(Errno::ENOTEMPTY),
+            Body::Directory(_) => 0,
+            _ => self.attr.nlink.saturating_sub(1),
+        };
+        self.attr.ctime = now();
+        Ok(())
     }
 }
 
@@ -86,7 +97,7 @@ impl State {
 pub struct Node {
     me: Weak<Node>,
     fs: Weak<TmpFs>,
-    kind: FileType,
+    pub(crate) kind: FileType,
     pub(crate) state: Mutex<order::Inode, State>,
 }
 
@@ -168,7 +179,7 @@ impl Node {
         self.fs.upgrade().ok_or(Errno::EIO)
     }
 
-    fn make(&self, new: &NewNode, body: Body) -> Result<Arc<Self>> {
+    pub(crate) fn make(&self, new: &NewNode, body: Body) -> Result<Arc<Self>> {
         let fs = self.tmpfs()?;
         fs.charge_inode()?;
         Ok(Self::new(self.fs.clone(), fs.next_ino(), new, body))
@@ -194,38 +205,6 @@ impl Node {
 
     fn child(&self, name: &[u8]) -> Result<Arc<Self>> {
         self.state.lock().dir()?.get(name)
-    }
-
-    fn is_empty_dir(&self) -> bool {
-        matches!(&self.state.lock().body, Body::Directory(dir) if dir.names.is_empty())
-    }
-
-    /// One name less; a directory has none left.
-    fn lose_name(&self) {
-        let mut state = self.state.lock();
-        state.attr.nlink =
-            if self.kind == FileType::Directory { 0 } else { state.attr.nlink.saturating_sub(1) };
-        state.attr.ctime = now();
-    }
-
-    fn take(&self, name: &[u8]) -> Result<Arc<Self>> {
-        let mut state = self.state.lock();
-        let node = state.dir()?.remove(name).ok_or(Errno::ENOENT)?;
-        if node.kind == FileType::Directory {
-            state.attr.nlink = state.attr.nlink.saturating_sub(1);
-        }
-        state.touch();
-        Ok(node)
-    }
-
-    fn put(&self, name: &[u8], node: Arc<Self>) -> Result<()> {
-        let mut state = self.state.lock();
-        if node.kind == FileType::Directory {
-            state.attr.nlink += 1;
-        }
-        state.dir()?.insert(name, node);
-        state.touch();
-        Ok(())
     }
 }
 
@@ -334,29 +313,21 @@ impl Inode for Node {
     }
 
     fn unlink(&self, name: &[u8]) -> Result<()> {
-        if self.child(name)?.kind == FileType::Directory {
-            return Err(Errno::EISDIR);
-        }
-        self.take(name)?.lose_name();
-        Ok(())
+        let node = {
+            let mut state = self.state.lock();
+            let node = state.dir()?.get(name)?;
+            if node.kind == FileType::Directory {
+                return Err(Errno::EISDIR);
+            }
+            state.dir()?.remove(name);
+            state.touch();
+            node
+        };
+        node.state.lock().lose_name()
     }
 
     fn rmdir(&self, name: &[u8]) -> Result<()> {
-        let node = self.child(name)?;
-        if node.kind != FileType::Directory {
-            return Err(Errno::ENOTDIR);
-        }
-        {
-            // Dead first, so that nothing is made in it meanwhile; parent before child is not needed,
-            // the two locks are not held together.
-            let mut state = node.state.lock();
-            if !state.dir()?.names.is_empty() {
-                return Err(Errno::ENOTEMPTY);
-            }
-            state.attr.nlink = 0;
-        }
-        self.take(name)?;
-        Ok(())
+        self.remove_dir(name)
     }
 
     fn rename(
@@ -366,33 +337,7 @@ impl Inode for Node {
         new_name: &[u8],
         flags: RenameFlags,
     ) -> Result<()> {
-        let to = node_of(new_parent)?;
-        let node = self.child(name)?;
-        let target = to.child(new_name).ok();
-        if flags.contains(RenameFlags::EXCHANGE) {
-            let target = target.ok_or(Errno::ENOENT)?;
-            self.take(name)?;
-            to.take(new_name)?;
-            self.put(name, target)?;
-            return to.put(new_name, node);
-        }
-        if let Some(target) = target {
-            if flags.contains(RenameFlags::NOREPLACE) {
-                return Err(Errno::EEXIST);
-            }
-            if target.kind == FileType::Directory && !target.is_empty_dir() {
-                return Err(Errno::ENOTEMPTY);
-            }
-            to.take(new_name)?.lose_name();
-        }
-        self.take(name)?;
-        node.state.lock().attr.ctime = now();
-        to.put(new_name, node)?;
-        if flags.contains(RenameFlags::WHITEOUT) {
-            let perm = Permissions::empty();
-            self.create(name, &NewNode { kind: FileType::CharDevice, perm, uid: 0, gid: 0, rdev: 0 })?;
-        }
-        Ok(())
+        self.move_child(name, &*node_of(new_parent)?, new_name, flags)
     }
 
     fn readlink(&self) -> Result<Vec<u8>> {

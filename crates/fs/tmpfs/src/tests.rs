@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use abi::Errno;
-use abi::fs::{OpenFlags, Permissions};
+use abi::fs::{FileType, OpenFlags, Permissions};
 use cred::Credentials;
 use guestmem::{SliceSource, VecSink};
 use vfs::{
-    Caller, DirEntry, DirSink, FdTable, FileContext, FsContext, Mount, MountFlags, MountNamespace, NoDevices,
-    OpenFile, RenameFlags, SeekFrom, VfsPath, WalkFlags, XattrSet, locks,
+    Caller, DirEntry, DirSink, FdTable, FileContext, FsContext, Mount, MountFlags, MountNamespace, NewNode,
+    NoDevices, OpenFile, RenameFlags, SeekFrom, VfsPath, WalkFlags, XattrSet, locks,
 };
 
 use crate::{HeapMemory, Options, TmpFs};
@@ -58,6 +58,11 @@ impl World {
         file.read(&self.cx(&self.root), &mut sink)?;
         Ok(sink.bytes)
     }
+}
+
+fn new_file() -> NewNode {
+    let perm = Permissions::from_bits_truncate(0o644);
+    NewNode { kind: FileType::Regular, perm, uid: 0, gid: 0, rdev: 0 }
 }
 
 fn follow(world: &World, path: &str) -> vfs::Result<VfsPath> {
@@ -155,6 +160,43 @@ fn renames_keep_the_tree_a_tree() {
     assert_eq!(open.path().display(&w.fs.root), b"/z/b/f");
     assert_eq!(follow(&w, "/f").unwrap_err(), Errno::ENOENT);
     assert_eq!(w.fs.root.inode().attr().unwrap().nlink, 3);
+}
+
+#[test]
+fn a_file_made_during_a_rename_over_its_directory_is_not_lost() {
+    for _ in 0..200 {
+        let w = World::new();
+        w.root().mkdir(b"/from", 0o755).unwrap();
+        w.root().mkdir(b"/to", 0o755).unwrap();
+        let to = w.open("/to", OpenFlags::DIRECTORY).unwrap();
+        let moved = std::thread::scope(|scope| {
+            let made = scope.spawn(|| to.inode().create(b"f", &new_file()));
+            let moved = w.root().rename(b"/from", &w.root(), b"/to", RenameFlags::empty());
+            (moved, made.join().unwrap().map(drop))
+        });
+        match moved {
+            (Ok(()), Err(Errno::ENOENT)) => assert_eq!(follow(&w, "/from").unwrap_err(), Errno::ENOENT),
+            (Err(Errno::ENOTEMPTY), Ok(())) => assert_eq!(w.get("/to/f").unwrap(), b""),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn exchanges_of_directories_keep_the_counts() {
+    let w = World::new();
+    for path in ["/a", "/b", "/a/d", "/b/e"] {
+        w.root().mkdir(path.as_bytes(), 0o755).unwrap();
+    }
+    w.put("/b/f", b"x");
+    let nlink = |path: &str| follow(&w, path).unwrap().inode().attr().unwrap().nlink;
+    w.root().rename(b"/a/d", &w.root(), b"/b/f", RenameFlags::EXCHANGE).unwrap();
+    assert_eq!((nlink("/a"), nlink("/b")), (2, 4));
+    w.root().rename(b"/b/f", &w.root(), b"/b/e", RenameFlags::empty()).unwrap();
+    assert_eq!(nlink("/b"), 3);
+    w.root().rename(b"/b/e", &w.root(), b"/a/e", RenameFlags::WHITEOUT).unwrap();
+    assert_eq!((nlink("/a"), nlink("/b")), (3, 2));
+    assert_eq!(follow(&w, "/b/e").unwrap().inode().kind(), FileType::CharDevice);
 }
 
 #[test]
