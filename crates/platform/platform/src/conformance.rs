@@ -4,6 +4,7 @@
 //! panics, as tests do.
 #![allow(clippy::expect_used, clippy::panic, missing_docs)]
 
+mod elsewhere;
 mod kit;
 mod memory;
 mod threads;
@@ -30,6 +31,9 @@ pub const TESTS: &[(&str, Test)] = &[
     ("files_are_mapped", memory::files_are_mapped),
     ("copies_stop_at_holes", memory::copies_stop_at_holes),
     ("words_are_exchanged", memory::words_are_exchanged),
+    ("spaces_are_changed_from_elsewhere", elsewhere::spaces_are_changed_from_elsewhere),
+    ("waiters_are_woken_from_elsewhere", elsewhere::waiters_are_woken_from_elsewhere),
+    ("held_threads_act_for_others", elsewhere::held_threads_act_for_others),
     ("forks_are_independent", threads::forks_are_independent),
     ("threads_share", threads::threads_share),
     ("shared_processes_share", threads::shared_processes_share),

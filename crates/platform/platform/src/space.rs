@@ -145,7 +145,9 @@ pub trait AddressSpace: UserMem {
     /// [`Features::host_vdso`]: crate::Features::host_vdso
     fn map_vdso(&self, addr: UserAddr) -> Result<(UserAddr, u64), MapError>;
 
-    /// Wakes up to `count` native futex waiters at `addr` with `bitset`; returns how many.
+    /// Wakes up to `count` native futex waiters at `addr` with `bitset`; returns how many. A waiter whose
+    /// thread the backend had to fetch for this looks at the word again instead and is not counted, so
+    /// the word must have been changed before, as every futex protocol does.
     /// Only with [`Features::native_futex`](crate::Features::native_futex).
     fn futex_wake(&self, addr: UserAddr, count: u32, bitset: u32) -> Result<u32, abi::Errno>;
 

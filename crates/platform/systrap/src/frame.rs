@@ -47,11 +47,6 @@ impl<'a> Frame<'a> {
         frame
     }
 
-    /// The frame that [`fresh`](Self::fresh) built.
-    pub(crate) fn existing(mailbox: &'a Mailbox, slot: usize) -> Self {
-        Self { mailbox, slot, uc: OFF_NEW_UC }
-    }
-
     /// The bases it returns with.
     pub(crate) fn set_bases(&self, fs_base: u64, gs_base: u64) {
         self.mailbox.set(self.slot, OFF_FS, canonical(fs_base));

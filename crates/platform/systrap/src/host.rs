@@ -1,19 +1,23 @@
 //! Host threads and processes, and what a held thread can be told to do.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bpf::Program;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use platform::{HostExit, PlatformError};
 
 use crate::frame::{Frame, encode};
-use crate::layout::{ACTION, ACTIONS, OFF_ACTIONS};
+use crate::layout::{ACTION, ACTIONS, INTERRUPT, MAILBOX, OFF_ACTIONS, OFF_NEW_UC, SLOT, STUB};
 use crate::raw::sys::{self, Notif};
 use crate::serve::Listener;
 use crate::space::Space;
 use crate::task::Task;
+
+/// After what time of waiting for a thread to look whether it lives.
+const LOOK_AFTER: Duration = Duration::from_millis(200);
 
 /// What all address spaces share.
 pub(crate) struct Shared {
@@ -91,7 +95,7 @@ impl Process {
 #[derive(Default)]
 struct Held {
     notif: Option<Notif>,
-    /// Somebody waits for the next doorbell.
+    /// Whoever made it act waits for the next doorbell: it is no trap.
     waiting: bool,
     dead: bool,
 }
@@ -108,6 +112,10 @@ pub(crate) struct Host {
     pub(crate) started: AtomicBool,
     /// It must be given its mailbox when it introduces itself.
     pub(crate) forked: bool,
+    /// Guest address of the frame it rests on, as it last told; checked wherever it is used.
+    frame: AtomicU64,
+    /// Held by whoever makes it act or lets it go: an OS thread that serves its trap, or any other.
+    acting: Mutex<()>,
     held: Mutex<Held>,
     changed: Condvar,
 }
@@ -130,6 +138,8 @@ impl Host {
             task: Mutex::new(None),
             started: AtomicBool::new(false),
             forked,
+            frame: AtomicU64::new(MAILBOX + slot as u64 * SLOT + OFF_NEW_UC as u64),
+            acting: Mutex::new(()),
             held: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -140,6 +150,9 @@ impl Host {
 
     /// It rang. Returns whether somebody waited for that.
     pub(crate) fn rang(&self, notif: Notif) -> bool {
+        if notif.args[1] != 0 {
+            self.frame.store(notif.args[3], Ordering::SeqCst);
+        }
         let mut held = self.held.lock();
         held.notif = Some(notif);
         self.changed.notify_all();
@@ -156,24 +169,58 @@ impl Host {
     }
 
     /// Waits until it is held at its doorbell.
-    pub(crate) fn wait(&self) -> Result<Notif, PlatformError> {
+    pub(crate) fn wait(&self) -> Result<(), PlatformError> {
         self.listener.hand_over();
         let mut held = self.held.lock();
         loop {
             if held.dead {
                 return Err(PlatformError::Gone);
             }
-            if let Some(notif) = held.notif {
-                return Ok(notif);
+            if held.notif.is_some() {
+                return Ok(());
             }
-            held.waiting = true;
-            self.changed.wait(&mut held);
+            if self.changed.wait_for(&mut held, LOOK_AFTER).timed_out() && !self.runs() {
+                // A thread of a process that lives: nobody else tells its end.
+                self.process.corrupt.store(true, Ordering::SeqCst);
+                self.process.kill();
+                return Err(PlatformError::Gone);
+            }
         }
     }
 
-    /// Whether it is held now.
-    pub(crate) fn held(&self) -> Option<Notif> {
-        self.held.lock().notif
+    /// Whether it can ring at all: it has the stub. A thread can end without telling when its guest
+    /// jumps to the stub's `exit`.
+    fn runs(&self) -> bool {
+        let tid = self.tid.load(Ordering::SeqCst);
+        tid == 0 || sys::read_guest(tid, STUB, &mut [0]) == 1
+    }
+
+    /// Takes it in hand, fetching it from whatever it does; whoever serves its trap cannot let it go
+    /// meanwhile.
+    pub(crate) fn hold(&self) -> Result<Hand<'_>, PlatformError> {
+        let acting = self.lock_acting();
+        if self.held.lock().notif.is_none() {
+            // It runs guest code and cannot go back there while we have it in hand, or it is on its way
+            // to the doorbell, and the signal waits.
+            self.poke();
+        }
+        self.wait()?;
+        Ok(Hand { host: self, _acting: acting })
+    }
+
+    /// Makes it ring soon, once more than it otherwise would.
+    pub(crate) fn poke(&self) {
+        let tid = self.tid.load(Ordering::SeqCst);
+        if tid > 0 {
+            sys::tgkill(self.process.tgid.load(Ordering::SeqCst), tid, INTERRUPT);
+        }
+    }
+
+    /// The same when it is at its doorbell and in nobody's hand.
+    pub(crate) fn try_hold(&self) -> Option<Hand<'_>> {
+        let acting = self.acting.try_lock()?;
+        self.held.lock().notif?;
+        Some(Hand { host: self, _acting: acting })
     }
 
     /// Answers its doorbell.
@@ -186,29 +233,24 @@ impl Host {
         sys::send(self.listener.fd(), notif.id, value).map_err(|_| PlatformError::Gone)
     }
 
-    /// Lets it return to guest code.
+    /// Lets it return to guest code, once it is in nobody's hand.
     pub(crate) fn resume(&self) {
+        let _acting = self.lock_acting();
         // A failure means that it is gone, which the reaper tells.
         let _ = self.reply(0, false);
     }
 
+    /// Whoever has it in hand may need the listener served.
+    fn lock_acting(&self) -> MutexGuard<'_, ()> {
+        self.acting.try_lock().unwrap_or_else(|| {
+            self.listener.hand_over();
+            self.acting.lock()
+        })
+    }
+
     /// Makes it run actions; the results of those carried out (a failure is the last).
     pub(crate) fn run(&self, space: &Space, actions: &[[u64; 7]]) -> Result<Vec<i64>, PlatformError> {
-        let mut results = Vec::with_capacity(actions.len());
-        for chunk in actions.chunks(ACTIONS) {
-            self.post(space, chunk);
-            self.listener.hand_over();
-            self.reply(chunk.len() as i64, true)?;
-            self.wait()?;
-            for i in 0..chunk.len() {
-                let result = space.mailbox.get(self.slot, OFF_ACTIONS + i * ACTION + 56) as i64;
-                results.push(result);
-                if (-4095..0).contains(&result) {
-                    return Ok(results);
-                }
-            }
-        }
-        Ok(results)
+        self.hold()?.run(space, actions)
     }
 
     fn post(&self, space: &Space, chunk: &[[u64; 7]]) {
@@ -219,20 +261,48 @@ impl Host {
 
     /// Makes it run actions it does not come back from.
     pub(crate) fn run_last(&self, space: &Space, action: [u64; 7]) {
+        let _acting = self.lock_acting();
         self.post(space, &[action]);
         let _ = self.reply(1, false);
     }
 
-    /// Gives it a descriptor.
-    pub(crate) fn give_fd(&self, fd: i32) -> Result<i32, PlatformError> {
-        let notif = self.held().ok_or(PlatformError::Gone)?;
-        sys::add_fd(self.listener.fd(), notif.id, fd, None, false)
-            .map_err(|source| PlatformError::Host { doing: "giving a guest a descriptor", source })
-    }
-
     /// The frame it rests on.
     pub(crate) fn frame<'a>(&self, space: &'a Space) -> Option<Frame<'a>> {
-        let notif = self.held()?;
-        Frame::at(&space.mailbox, self.slot, notif.args[3])
+        Frame::at(&space.mailbox, self.slot, self.frame.load(Ordering::SeqCst))
+    }
+}
+
+/// A host thread in hand: it stays at its doorbell but for the actions it is told.
+pub(crate) struct Hand<'a> {
+    host: &'a Host,
+    _acting: MutexGuard<'a, ()>,
+}
+
+impl Hand<'_> {
+    /// See [`Host::run`].
+    pub(crate) fn run(&self, space: &Space, actions: &[[u64; 7]]) -> Result<Vec<i64>, PlatformError> {
+        let host = self.host;
+        let mut results = Vec::with_capacity(actions.len());
+        for chunk in actions.chunks(ACTIONS) {
+            host.post(space, chunk);
+            host.listener.hand_over();
+            host.reply(chunk.len() as i64, true)?;
+            host.wait()?;
+            for i in 0..chunk.len() {
+                let result = space.mailbox.get(host.slot, OFF_ACTIONS + i * ACTION + 56) as i64;
+                results.push(result);
+                if (-4095..0).contains(&result) {
+                    return Ok(results);
+                }
+            }
+        }
+        Ok(results)
+    }
+
+    /// Gives it a descriptor.
+    pub(crate) fn give_fd(&self, fd: i32) -> Result<i32, PlatformError> {
+        let notif = self.host.held.lock().notif.ok_or(PlatformError::Gone)?;
+        sys::add_fd(self.host.listener.fd(), notif.id, fd, None, false)
+            .map_err(|source| PlatformError::Host { doing: "giving a guest a descriptor", source })
     }
 }

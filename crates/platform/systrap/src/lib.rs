@@ -11,8 +11,8 @@
 //!
 //! State of this version: every trapped call enters by `SECCOMP_RET_TRAP`, so that registers are always
 //! at hand; the doorbell is a notification. Missing: the cheaper direct notification, trampolines, the
-//! zygote (processes are cloned from the Sentry), the host's vDSO, changing mappings of a space from an
-//! OS thread that serves no trap of it, and times of single threads.
+//! zygote (processes are cloned from the Sentry), the host's vDSO,
+//! and times of single threads.
 
 mod filter;
 mod frame;

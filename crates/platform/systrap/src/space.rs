@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use platform::space::MemoryUse;
 use platform::{AddressSpace, Advice, MapError, MapOp, PlatformError};
 
-use crate::host::{Host, Process, Shared};
+use crate::host::{Hand, Host, Process, Shared};
 use crate::layout::{ACT_CMPXCHG, MAILBOX, MAILBOX_LEN, OFF_READY, SLOTS, STUB, STUB_LEN, USER_END};
 use crate::raw::mailbox::Mailbox;
 use crate::raw::{child, sys};
@@ -127,11 +127,31 @@ impl Space {
         self.slots.lock().push_back(host.slot);
     }
 
-    /// A thread that can act for this space now.
-    fn actor(&self) -> Option<Arc<Host>> {
+    /// A thread that is at its doorbell for us: the one whose trap this OS thread serves, or the parked one.
+    fn own_actor(&self) -> Option<Arc<Host>> {
         let current =
             CURRENT.with_borrow(Clone::clone).filter(|h| std::ptr::eq(h.space.as_ptr(), self.me.as_ptr()));
-        current.or_else(|| self.parked.lock().clone()).filter(|h| h.held().is_some())
+        current.or_else(|| self.parked.lock().clone())
+    }
+
+    /// Calls `f` with some thread of this space in hand: our own, one that happens to be held, or one
+    /// that is fetched from its guest's code.
+    fn act<T>(&self, f: impl FnOnce(&Hand<'_>) -> Result<T, PlatformError>) -> Result<T, PlatformError> {
+        if let Some(host) = self.own_actor() {
+            return f(&host.hold()?);
+        }
+        let hosts: Vec<_> = self.hosts.lock().iter().filter_map(Weak::upgrade).collect();
+        for host in &hosts {
+            if let Some(hand) = host.try_hold() {
+                return f(&hand);
+            }
+        }
+        for host in &hosts {
+            if let Ok(hand) = host.hold() {
+                return f(&hand);
+            }
+        }
+        Err(PlatformError::Gone)
     }
 
     /// An id by which the host finds the memory.
@@ -145,7 +165,7 @@ impl Space {
             .unwrap_or(0)
     }
 
-    fn op(&self, actor: &Host, op: &MapOp) -> Result<(), Errno> {
+    fn op(&self, actor: &Hand<'_>, op: &MapOp) -> Result<(), Errno> {
         let gone = |_| Errno::ESRCH;
         let mut fd = None;
         let action = match op {
@@ -230,17 +250,16 @@ impl UserMem for Space {
         let fault = Fault { copied: 0 };
         let mut now = [0; 4];
         self.read(addr, &mut now)?;
-        if addr.0 % 4 != 0 {
+        if !addr.0.is_multiple_of(4) {
             return Err(fault);
         }
         if u32::from_ne_bytes(now) != old {
             return Ok(u32::from_ne_bytes(now));
         }
-        let actor = self.actor().ok_or(fault)?;
         // The stub must not fault: make the page writable first, or learn that it is not.
         let populate = [libc::SYS_madvise as u64, addr.page_down().0, 4096, 23, 0, 0, 0];
         let exchange = [ACT_CMPXCHG, addr.0, u64::from(old), u64::from(new), 0, 0, 0];
-        let results = actor.run(self, &[populate, exchange]).map_err(|_| fault)?;
+        let results = self.act(|actor| actor.run(self, &[populate, exchange])).map_err(|_| fault)?;
         match results.as_slice() {
             [0, was] => Ok(*was as u32),
             _ => Err(fault),
@@ -250,11 +269,18 @@ impl UserMem for Space {
 
 impl AddressSpace for Space {
     fn apply(&self, ops: &[MapOp]) -> Result<(), MapError> {
-        let actor = self.actor().ok_or(MapError { index: 0, errno: Errno::ESRCH })?;
-        for (index, op) in ops.iter().enumerate() {
-            self.op(&actor, op).map_err(|errno| MapError { index, errno })?;
-        }
-        Ok(())
+        let mut done = Ok(());
+        let acted = self.act(|actor| {
+            for (index, op) in ops.iter().enumerate() {
+                done = self.op(actor, op).map_err(|errno| MapError { index, errno });
+                if done.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        acted.map_err(|error| MapError { index: 0, errno: error.into() })?;
+        done
     }
 
     fn write_forced(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
@@ -284,22 +310,25 @@ impl AddressSpace for Space {
     }
 
     fn futex_wake(&self, addr: UserAddr, count: u32, bitset: u32) -> Result<u32, Errno> {
-        let actor = self.actor().ok_or(Errno::ESRCH)?;
         // WAKE_BITSET, for private waiters and for shared ones: they hash differently.
-        let mut woken = 0;
-        for op in [10 | 128, 10] {
-            if woken >= count {
-                break;
+        let wake = |actor: &Hand<'_>, op: u64, left: u32| {
+            let action = [libc::SYS_futex as u64, addr.0, op, u64::from(left), 0, 0, u64::from(bitset)];
+            Ok(actor.run(self, &[action])?.first().copied().unwrap_or(-3))
+        };
+        self.act(|actor| {
+            let mut woken = 0;
+            for op in [10 | 128, 10] {
+                if woken >= count {
+                    break;
+                }
+                let result = wake(actor, op, count - woken)?;
+                if result < 0 {
+                    return Ok(Err(Errno::from_raw(-result as i32).unwrap_or(Errno::EFAULT)));
+                }
+                woken += result as u32;
             }
-            let left = u64::from(count - woken);
-            let action = [libc::SYS_futex as u64, addr.0, op, left, 0, 0, u64::from(bitset)];
-            let result = actor.run(self, &[action]).map_err(Errno::from)?.first().copied().unwrap_or(-3);
-            if result < 0 {
-                return Err(Errno::from_raw(-result as i32).unwrap_or(Errno::EFAULT));
-            }
-            woken += result as u32;
-        }
-        Ok(woken)
+            Ok(Ok(woken))
+        })?
     }
 
     fn cpu_time(&self) -> (Duration, Duration) {

@@ -15,7 +15,7 @@ use platform::{
 use crate::frame::Frame;
 use crate::host::{Host, Process, Shared};
 use crate::layout::{ACT_CLONE, CLONE_FORK, CLONE_SHARED, CLONE_THREAD, INTERRUPT, MAILBOX, SLOT};
-use crate::raw::sys::{self, Notif};
+use crate::raw::sys::Notif;
 use crate::serve::slot_address;
 use crate::space::{CURRENT, Space, stat_times};
 
@@ -43,9 +43,8 @@ impl Task {
     }
 
     fn poke(&self, host: &Host) {
-        let tid = host.tid.load(Ordering::SeqCst);
-        if tid > 0 && host.started.load(Ordering::SeqCst) {
-            sys::tgkill(host.process.tgid.load(Ordering::SeqCst), tid, INTERRUPT);
+        if host.started.load(Ordering::SeqCst) {
+            host.poke();
         }
     }
 }
@@ -192,10 +191,7 @@ struct Stopped {
 
 impl Stopped {
     fn frame(&self) -> Option<Frame<'_>> {
-        self.place.host.frame(&self.place.space).or_else(|| {
-            // After `exec_into`: parked without a signal, on the frame we built.
-            self.place.host.held().map(|_| Frame::existing(&self.place.space.mailbox, self.place.host.slot))
-        })
+        self.place.host.frame(&self.place.space)
     }
 
     fn go_on(&self, resume: Resume) {
