@@ -1,2 +1,3 @@
-//! Benchmarks. None yet.
+//! Benchmarks. The guest programs that `cargo xtask bench` runs natively and in sandboxes are in `guest/`;
+//! criterion benches of single crates are to come.
 #![forbid(unsafe_code)]

@@ -1,9 +1,10 @@
-//! The project's own chores: `cargo xtask tidy` and `cargo xtask test`.
+//! The project's own chores: `cargo xtask tidy`, `cargo xtask test` and `cargo xtask bench`.
 //!
 //! Chores are Rust so that they need no second toolchain. `tidy` holds the rules that no compiler
 //! checks (layers, where `unsafe` may live, headers); `test` is what CI runs, and all that it runs.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod lexer;
 mod report;
 mod suite;
@@ -19,6 +20,8 @@ usage: cargo xtask <chore>
 
 chores:
   tidy   check the rules of the tree that no compiler checks
+  bench  [--turns N] [--quick] [--peer RUNSC]... [OPERATION...]: the guest micro-benchmark, natively
+         and in sandboxes, in one run
   test   install what the tests need (Debian, root), then run every check and every test
 ";
 
@@ -27,6 +30,9 @@ fn main() -> ExitCode {
     let outcome = match chore.as_deref() {
         Some("tidy") => run_tidy(),
         Some("test") => suite::run(&root()),
+        Some("bench") => {
+            bench::Options::parse(std::env::args().skip(2)).and_then(|o| bench::run(&root(), &o))
+        }
         _ => {
             report::note(USAGE);
             return ExitCode::from(2);
