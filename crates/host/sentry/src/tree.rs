@@ -13,6 +13,7 @@ use devfs::{Devpts, Randomness, Tty};
 use goferfs::{Client, GoferFs, MountOptions, SocketTransport, Transport};
 use kernel::Kernel;
 use kernfs::{FsInfo, KernFs};
+use overlayfs::{Layers, OverlayFs};
 use procfs::view::{KernelView, Machine};
 use procfs::{CpuModel, ProcConfig};
 use sysfs::SysConfig;
@@ -20,7 +21,7 @@ use tmpfs::{Options, TmpFs};
 use vfs::{FileSystem, FsContext, Mount, MountFlags, MountNamespace, VfsPath, WalkFlags, WalkStart};
 
 use crate::BootError;
-use crate::boot::{BootConfig, Mount as MountConfig, Source};
+use crate::boot::{BootConfig, Mount as MountConfig, Overlay, Source};
 use crate::files::Files;
 use crate::memory::HostMemory;
 
@@ -55,7 +56,7 @@ pub(crate) fn build(
     let root = mounts.next().filter(|root| root.target == "/").ok_or(BootError::NoRoot)?;
     let devpts = Devpts::new(Arc::clone(&materials.jobs));
     let mut builder = Builder { config, materials, devices: 16, namespace: None, devpts };
-    let fs = builder.file_system(root)?;
+    let fs = builder.root(root)?;
     let namespace = MountNamespace::new(Mount::new(fs, "root", flags(root)));
     builder.namespace = Some(Arc::clone(&namespace));
     let context = FsContext::new(namespace.root());
@@ -102,9 +103,25 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn file_system(&mut self, mount: &MountConfig) -> Result<Arc<dyn FileSystem>, BootError> {
+    /// The root, under a tmpfs that takes the writes when the configuration says so.
+    fn root(&mut self, mount: &MountConfig) -> Result<Arc<dyn FileSystem>, BootError> {
+        let lower = self.file_system(mount)?;
+        if self.config.overlay == Overlay::None {
+            return Ok(lower);
+        }
+        let fail = |errno| BootError::Mount { target: mount.target.clone(), errno };
+        let upper = TmpFs::new(tmpfs_options(self.device(), &mount.options), Arc::new(HostMemory));
+        let layers = Layers::over(upper.as_ref(), vec![lower.root()]).map_err(fail)?;
+        Ok(OverlayFs::new(self.device(), layers).map_err(fail)?)
+    }
+
+    fn device(&mut self) -> u64 {
         self.devices += 1;
-        let dev = abi::fs::make_dev(0, self.devices);
+        abi::fs::make_dev(0, self.devices)
+    }
+
+    fn file_system(&mut self, mount: &MountConfig) -> Result<Arc<dyn FileSystem>, BootError> {
+        let dev = self.device();
         let fail = |errno| BootError::Mount { target: mount.target.clone(), errno };
         match &mount.source {
             Source::Gofer(attachment) => {

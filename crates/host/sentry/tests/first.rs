@@ -137,6 +137,39 @@ fn a_child_is_waited_for() {
     assert_eq!(run(root.path(), &config(&["fork"])).expect("it starts"), ExitStatus::Exited(8));
 }
 
+/// Makes /made (openat, creat), writes to it, and exits with what openat says of it afterwards: 0.
+const WRITE: &str = "
+    .globl _start
+_start:
+    mov $85,%eax
+    lea path(%rip),%rdi
+    mov $0600,%esi
+    syscall
+    mov %eax,%edi
+    mov $1,%eax
+    lea path(%rip),%rsi
+    mov $5,%edx
+    syscall
+    mov $21,%eax
+    lea path(%rip),%rdi
+    xor %esi,%esi
+    syscall
+    mov %eax,%edi
+    mov $231,%eax
+    syscall
+path: .asciz \"/made\"
+";
+
+#[test]
+fn writes_go_over_the_root_and_not_into_it() {
+    let root = root();
+    assemble(WRITE, &root.path().join("bin/write"));
+    let mut overlaid = config(&["write"]);
+    overlaid.overlay = Overlay::Memory;
+    assert_eq!(run(root.path(), &overlaid).expect("it starts"), ExitStatus::Exited(0));
+    assert!(!root.path().join("made").exists());
+}
+
 #[test]
 fn what_cannot_start_says_why() {
     let root = root();
