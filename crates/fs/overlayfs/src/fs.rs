@@ -92,6 +92,8 @@ pub struct OverlayFs {
     upper: Arc<dyn Inode>,
     upper_system: u64,
     lowers: Vec<Lower>,
+    /// The layers' file systems: an inode does not keep its own alive.
+    _systems: Vec<Arc<dyn FileSystem>>,
     numbers: Numbers,
     pub(crate) work: Work,
     cred: Credentials,
@@ -127,6 +129,7 @@ impl OverlayFs {
         if Numbers::key(&layers.upper) != Numbers::key(&layers.work) {
             return Err(Errno::EXDEV);
         }
+        let systems = layers.lowers.iter().chain([&layers.upper]).map(|inode| inode.fs()).collect();
         let numbers = Numbers::new(&layers);
         let cred = Credentials::root();
         let work = Work::new(layers.work, &FileContext { cred: &cred, pid: 0, tid: 0 })?;
@@ -138,6 +141,7 @@ impl OverlayFs {
             upper_system: numbers.system(&layers.upper),
             upper: layers.upper,
             lowers,
+            _systems: systems,
             numbers,
             work,
             cred,
