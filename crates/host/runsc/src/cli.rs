@@ -11,6 +11,24 @@ pub(crate) struct Cli {
     /// Directory of the containers' states
     #[arg(long, global = true, default_value = "/run/runsc")]
     pub(crate) root: PathBuf,
+    /// File to which errors and events are added; standard error without it
+    #[arg(long, global = true)]
+    pub(crate) log: Option<PathBuf>,
+    /// Form of the log
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// Log in detail
+    #[arg(long, global = true)]
+    pub(crate) debug: bool,
+    /// Log every system call of the guest
+    #[arg(long, global = true)]
+    pub(crate) strace: bool,
+    /// What catches the guest's system calls
+    #[arg(long, global = true, default_value = "systrap")]
+    pub(crate) platform: String,
+    /// Where writes to the root of the guest go
+    #[arg(long, global = true, value_enum, default_value = "root:memory")]
+    pub(crate) overlay2: Overlay,
     /// What to do
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -43,6 +61,41 @@ pub(crate) enum Command {
     Spec(Bundle),
     /// Wait for a container to end
     Wait(Id),
+    /// Be the Gofer of a sandbox; only runsc itself can start it
+    #[command(hide = true)]
+    Gofer,
+    /// Be the Sentry of a sandbox; only runsc itself can start it
+    #[command(hide = true)]
+    Boot,
+}
+
+/// Form of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// An object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// As it is given.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// Where writes to the root go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Overlay {
+    /// Into the root itself
+    None,
+    /// Into memory, lost when the container ends
+    #[value(name = "root:memory")]
+    Memory,
 }
 
 /// Arguments of `do`.
@@ -54,6 +107,12 @@ pub(crate) struct Do {
     /// Root of the guest
     #[arg(long, default_value = "/")]
     pub(crate) rootfs: PathBuf,
+    /// Working directory in the guest; without it ours when the root is /, else /
+    #[arg(long)]
+    pub(crate) cwd: Option<String>,
+    /// Set a variable, as NAME=VALUE, or pass ours, as NAME
+    #[arg(short, long)]
+    pub(crate) env: Vec<String>,
     /// Program and arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,

@@ -7,13 +7,17 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use sandbox::{StateRoot, Status};
 
-use crate::cli::{Cli, Command, Create, Delete, Do, Volume};
+use crate::cli::{Cli, Command, Create, Delete};
+use crate::{logging, once};
 
 /// Runs a command. Returns the exit status.
 pub(crate) fn run(cli: &Cli) -> Result<u8> {
+    logging::init(cli)?;
     let root = StateRoot::new(&cli.root);
     match &cli.command {
-        Command::Do(arguments) => do_(arguments),
+        Command::Gofer => Ok(sandbox::inside::gofer()),
+        Command::Boot => Ok(sandbox::inside::boot()),
+        Command::Do(arguments) => once::run(cli, arguments),
         Command::Run(arguments) => create(&root, arguments, "run"),
         Command::Create(arguments) => create(&root, arguments, "create"),
         Command::Start(container) => live(&root, &container.id, &[Status::Created], "start"),
@@ -35,17 +39,6 @@ pub(crate) fn run(cli: &Cli) -> Result<u8> {
 /// The one thing this build cannot do.
 fn cannot_start<T>(operation: &str) -> Result<T> {
     bail!("{operation}: this build cannot start a sandbox yet")
-}
-
-fn do_(arguments: &Do) -> Result<u8> {
-    if !arguments.rootfs.is_dir() {
-        bail!("--rootfs {:?}: not a directory", arguments.rootfs);
-    }
-    for Volume { host, guest, readonly } in &arguments.volume {
-        let mode = if *readonly { "read-only" } else { "writable" };
-        host.metadata().with_context(|| format!("--volume {host:?} ({mode} at {guest:?})"))?;
-    }
-    cannot_start(&format!("do {:?}", arguments.command))
 }
 
 fn create(root: &StateRoot, arguments: &Create, operation: &str) -> Result<u8> {

@@ -3,12 +3,18 @@
 //! [`cli`] is the grammar, [`commands`] what each command does. Every failure is one line on standard
 //! error and exit status 1, as runc's.
 //!
-//! Deliberately absent as yet: starting a sandbox. `do`, `run`, `create` and the commands on a live
-//! container check their input and then say that they cannot go on.
+//! `do` runs a program in a sandbox of its own ([`once`]). The hidden commands `gofer` and `boot` are what
+//! the `sandbox` crate starts this program as.
+//!
+//! Deliberately absent as yet: `run`, `create` and the commands on a live container check their input and
+//! then say that they cannot go on.
 #![forbid(unsafe_code)]
 
 mod cli;
 mod commands;
+mod logging;
+mod once;
+mod terminal;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -21,7 +27,7 @@ const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     let result = match cli::Cli::try_parse() {
-        Ok(cli) => commands::run(&cli),
+        Ok(cli) => commands::run(&cli).inspect_err(|error| logging::failure(&cli, error)),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             // Standard output may be closed: nothing more can be done then.
             let _ = error.print();

@@ -1,7 +1,9 @@
 //! What can go wrong with a container.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
+use abi::Errno;
 use thiserror::Error;
 
 use crate::Status;
@@ -44,4 +46,62 @@ pub enum SandboxError {
         /// What the parser said.
         source: serde_json::Error,
     },
+    /// A host call failed.
+    #[error("{doing}: {source}")]
+    Host {
+        /// What was being done.
+        doing: &'static str,
+        /// What the host said.
+        source: std::io::Error,
+    },
+    /// A tree or file of the host cannot be shown to the guest.
+    #[error("{path:?}: {errno}")]
+    Attachment {
+        /// Where it is.
+        path: PathBuf,
+        /// What the host said.
+        errno: Errno,
+    },
+    /// A process of the sandbox does not start.
+    #[error(transparent)]
+    Spawn(#[from] hostsys::spawn::SpawnError),
+    /// A process of the sandbox was started by hand.
+    #[error("descriptor {number} was not handed over: {errno}")]
+    NotInherited {
+        /// Its number.
+        number: RawFd,
+        /// What the host said.
+        errno: Errno,
+    },
+    /// A process of the sandbox could not lock itself in.
+    #[error("{doing}: {errno}")]
+    Jail {
+        /// What was being done.
+        doing: &'static str,
+        /// What the host said.
+        errno: Errno,
+    },
+    /// A process of the sandbox could not give up its privileges.
+    #[error(transparent)]
+    Privilege(#[from] hostsys::privilege::PrivilegeError),
+    /// In the Gofer.
+    #[error(transparent)]
+    Gofer(#[from] gofer::GoferError),
+    /// In the Sentry.
+    #[error(transparent)]
+    Boot(#[from] sentry::BootError),
+    /// A process of the sandbox says why it ended.
+    #[error("{name}: {reason}")]
+    Failed {
+        /// Which one.
+        name: &'static str,
+        /// What it says, on one line.
+        reason: String,
+    },
+    /// The Gofer has ended before the Sentry.
+    #[error("the gofer ended: {0:?}")]
+    GoferEnded(hostsys::pidfd::Ended),
+    /// A process of the sandbox cannot be waited for.
+    #[error("cannot wait for a process: {0}")]
+    Wait(Errno),
 }

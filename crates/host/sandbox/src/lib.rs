@@ -1,14 +1,25 @@
-//! A sandbox from outside: the state directory of its containers.
+//! A sandbox from outside: its two processes, and the state directory of its containers.
+//!
+//! [`Sandbox::launch`] starts Gofer and Sentry from a [`Plan`]: each is this program again
+//! (`/proc/self/exe`, as `runsc gofer` and `runsc boot`, see [`inside`]), in user, mount, pid, IPC, UTS and
+//! network namespaces of its own, with an empty root and no descriptors but those it needs. The Sentry is
+//! the first process of its pid namespace, so that all guest processes end with it. When one of the two
+//! ends, so does the other.
 //!
 //! [`StateRoot`] is the directory given by `--root`. It holds a directory a container, with its
 //! `state.json` and a lock; [`Container`] is one of them, locked.
 //!
-//! Deliberately absent as yet: the processes of a sandbox. Nothing here starts a Sentry or a Gofer,
-//! makes namespaces or cgroups, or runs hooks.
+//! Deliberately absent as yet: cgroups and hooks.
 #![forbid(unsafe_code)]
 
 mod error;
+mod handover;
+pub mod inside;
+mod launch;
 mod store;
 
 pub use error::SandboxError;
+pub use hostsys::mount::Submounts;
+pub use hostsys::spawn::ParentDeath;
+pub use launch::{Attachment, Event, Plan, Sandbox};
 pub use store::{Container, State, StateRoot, Status};

@@ -1,0 +1,197 @@
+//! `runsc do`: a program in a sandbox of its own, gone when the program ends.
+
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use sandbox::{Attachment, Event, ParentDeath, Plan, Sandbox, Submounts};
+use sentry::{BootConfig, InheritedFds, Mount, Process, Source};
+
+use crate::cli::{Cli, Do, Overlay, Volume};
+use crate::logging;
+use crate::terminal::Raw;
+
+/// Where programs are looked for when the environment does not say.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Signals that end a sandbox when runsc gets them.
+const FATAL: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
+/// Runs `do`. Returns the exit code of the program.
+pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
+    let rootfs = &arguments.rootfs;
+    let rootfs = rootfs.canonicalize().with_context(|| format!("--rootfs {rootfs:?}"))?;
+    if !rootfs.is_dir() {
+        bail!("--rootfs {rootfs:?}: not a directory");
+    }
+    let (mounts, attachments) = mounts(cli, arguments, &rootfs)?;
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let boot = BootConfig {
+        container_id: format!("do-{}", std::process::id()),
+        hostname: hostname.unwrap_or_else(|| "runsc".into()),
+        platform: cli.platform.clone(),
+        overlay: overlay(cli),
+        mounts,
+        process: process(arguments, &rootfs, terminal)?,
+        debug: cli.debug,
+        strace: cli.strace,
+        fds: InheritedFds { control: None, gofer: Vec::new(), stdio: [0, 1, 2] },
+    };
+    let log = logging::for_sandbox(cli)?;
+    let stdio = logging::stdio();
+    let plan = Plan {
+        boot,
+        attachments,
+        stdio,
+        log: log.as_fd(),
+        flags: logging::flags(cli),
+        control: None,
+        parent_death: ParentDeath::Kills,
+    };
+    let signals = signals()?;
+    let sandbox = Sandbox::launch(&plan)?;
+    let _raw = terminal.then(|| Raw::enter(stdio[0])).transpose()?;
+    watch(sandbox, &signals)
+}
+
+/// Signals of ours as something to read.
+fn signals() -> Result<SignalFd> {
+    let set: SigSet = FATAL.into_iter().collect();
+    set.thread_block().context("blocking signals")?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).context("signalfd")
+}
+
+fn watch(mut sandbox: Sandbox, signals: &SignalFd) -> Result<u8> {
+    loop {
+        if let Event::Ended(code) = sandbox.watch(Some(signals.as_fd()))? {
+            return Ok(code);
+        }
+        if let Some(signal) = signals.read_signal().context("signalfd")? {
+            return Ok(128_u8.saturating_add(signal.ssi_signo as u8));
+        }
+    }
+}
+
+fn overlay(cli: &Cli) -> sentry::Overlay {
+    match cli.overlay2 {
+        Overlay::None => sentry::Overlay::None,
+        Overlay::Memory => sentry::Overlay::Memory,
+    }
+}
+
+/// A file system of the Sentry's own.
+fn kernel(target: &str, name: &str, options: &[&str]) -> Mount {
+    Mount {
+        target: target.into(),
+        source: Source::Kernel(name.into()),
+        readonly: options.contains(&"ro"),
+        options: options.iter().filter(|option| **option != "ro").map(|&option| option.into()).collect(),
+    }
+}
+
+/// The guest's mounts, and what the Gofer serves for them. Under an overlay nobody writes to the root.
+fn mounts(cli: &Cli, arguments: &Do, rootfs: &Path) -> Result<(Vec<Mount>, Vec<Attachment>)> {
+    let readonly = cli.overlay2 == Overlay::Memory;
+    let submounts = if rootfs == Path::new("/") { Submounts::LeftOut } else { Submounts::Copied };
+    let mut attachments = vec![Attachment { path: rootfs.into(), readonly, submounts }];
+    let root = Mount { target: "/".into(), source: Source::Gofer(0), readonly: false, options: Vec::new() };
+    let mut mounts = vec![root];
+    let ours: [(&str, &str, &[&str]); 4] = [
+        ("/proc", "proc", &["nosuid", "nodev", "noexec"]),
+        ("/sys", "sysfs", &["nosuid", "nodev", "noexec", "ro"]),
+        ("/dev", "devtmpfs", &["nosuid", "noexec"]),
+        ("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777"]),
+    ];
+    for (target, name, options) in ours {
+        // The host's /tmp is part of the host's tree, where the program may well be.
+        let wanted = target != "/tmp" || rootfs != Path::new("/");
+        if wanted && rootfs.join(&target[1..]).is_dir() {
+            mounts.push(kernel(target, name, options));
+        }
+    }
+    for volume in &arguments.volume {
+        let Volume { host, guest, readonly } = volume;
+        let path = host.canonicalize().with_context(|| format!("--volume {host:?}"))?;
+        let target = guest.to_str().with_context(|| format!("--volume {guest:?}: not UTF-8"))?.to_owned();
+        let source = Source::Gofer(u32::try_from(attachments.len())?);
+        attachments.push(Attachment { path, readonly: *readonly, submounts: Submounts::Copied });
+        mounts.push(Mount { target, source, readonly: *readonly, options: Vec::new() });
+    }
+    Ok((mounts, attachments))
+}
+
+fn process(arguments: &Do, rootfs: &Path, terminal: bool) -> Result<Process> {
+    let of_host = rootfs == Path::new("/");
+    let cwd = match &arguments.cwd {
+        Some(cwd) => cwd.clone(),
+        None if of_host => std::env::current_dir()
+            .context("the working directory")?
+            .into_os_string()
+            .into_string()
+            .map_err(|cwd| anyhow::anyhow!("the working directory {cwd:?} is not UTF-8"))?,
+        None => "/".into(),
+    };
+    if !cwd.starts_with('/') {
+        bail!("--cwd {cwd:?}: not an absolute path");
+    }
+    Ok(Process {
+        args: arguments.command.clone(),
+        env: environment(&arguments.env, of_host)?,
+        cwd,
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        capabilities: u64::MAX,
+        rlimits: Vec::new(),
+        terminal,
+        no_new_privs: false,
+    })
+}
+
+/// The guest's environment: ours when it sees our files, else only what a program cannot do without; then
+/// what was asked for.
+fn environment(wanted: &[String], of_host: bool) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    if of_host {
+        let ours = std::env::vars_os().map(|(name, value)| (name.into_string(), value.into_string()));
+        all.extend(ours.filter_map(|(name, value)| Some(format!("{}={}", name.ok()?, value.ok()?))));
+    }
+    if !all.iter().any(|variable| variable.starts_with("PATH=")) {
+        all.push(PATH.into());
+    }
+    if !all.iter().any(|variable| variable.starts_with("HOME=")) {
+        all.push("HOME=/root".into());
+    }
+    for variable in wanted {
+        let full = match variable.split_once('=') {
+            Some(("", _)) => bail!("--env {variable:?}: no name"),
+            Some(_) => variable.clone(),
+            None => format!(
+                "{variable}={}",
+                std::env::var(variable).with_context(|| format!("--env {variable}"))?
+            ),
+        };
+        let name = full.split_inclusive('=').next().unwrap_or_default().to_owned();
+        all.retain(|other| !other.starts_with(&name));
+        all.push(full);
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::environment;
+
+    #[test]
+    fn what_is_asked_for_replaces() {
+        let all = environment(&["HOME=/x".into(), "A=1".into(), "A=2=3".into()], false).expect("good");
+        assert_eq!(all.iter().filter(|variable| variable.starts_with("HOME=")).count(), 1);
+        assert_eq!(all.last().map(String::as_str), Some("A=2=3"));
+        assert_eq!(all.len(), 3);
+        assert!(environment(&["=x".into()], false).is_err());
+        assert!(environment(&["SURELY_NOT_SET".into()], false).is_err());
+    }
+}

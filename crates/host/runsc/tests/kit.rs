@@ -1,0 +1,118 @@
+//! What the tests of this crate share. Not a test itself.
+#![allow(dead_code, reason = "no test uses all of it")]
+
+use std::path::Path;
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
+
+/// A program that waits for ever.
+pub(crate) const PAUSE: &str = "again: mov $34,%eax\nsyscall\njmp again\n";
+
+/// A root for a guest, with the places that are mounted over, and `bin`.
+pub(crate) struct Root(tempfile::TempDir);
+
+/// `runsc`, without arguments.
+pub(crate) fn runsc() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_runsc"))
+}
+
+impl Root {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        for name in ["bin", "proc", "dev", "sys", "tmp"] {
+            std::fs::create_dir(dir.path().join(name)).expect("a folder");
+        }
+        Self(dir)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Compiles the body of a program to `bin/NAME`.
+    pub(crate) fn assemble(&self, name: &str, body: &str) {
+        let source = self.path().join(format!("{name}.S"));
+        std::fs::write(&source, format!(".globl _start\n_start: {body}")).expect("a folder to write to");
+        let to = self.path().join("bin").join(name);
+        let status = Command::new("gcc").args(["-nostdlib", "-static", "-o"]).arg(to).arg(&source).status();
+        assert!(status.expect("gcc is installed").success(), "{name} must assemble");
+    }
+
+    /// `runsc do` on this root.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = runsc();
+        command.args(["do", "--rootfs"]).arg(self.path()).args(arguments);
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("runs")
+    }
+}
+
+/// A field of `/proc/PID/status`.
+pub(crate) fn status(pid: i32, field: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    Some(value.trim().to_owned())
+}
+
+/// Host processes whose parent is `pid`.
+pub(crate) fn children(pid: i32) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").expect("a procfs");
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut pids: Vec<i32> = pids.filter(|child| status(*child, "PPid") == Some(pid.to_string())).collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// Waits until `ready` gives something.
+pub(crate) fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Host pids of runsc, Gofer and Sentry, once the guest's program `name` runs.
+pub(crate) fn sandbox_of(runsc: &Child, name: &str) -> [i32; 3] {
+    let runsc = runsc.id() as i32;
+    let half = |command: &str| {
+        let line = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let ends = format!("\0{command}\0");
+        children(runsc).into_iter().find(|pid| line(*pid).ends_with(&ends))
+    };
+    let gofer = until("the gofer", || half("gofer"));
+    let sentry = until("the sentry", || half("boot"));
+    until(name, || {
+        let guests = children(sentry);
+        guests.first().filter(|guest| status(**guest, "Seccomp").as_deref() == Some("2")).copied()
+    });
+    [runsc, gofer, sentry]
+}
+
+pub(crate) fn kill(pid: i32, signal: i32) {
+    let signal = nix::sys::signal::Signal::try_from(signal).expect("a signal");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it lives");
+}
+
+/// Whether `pid` is there and not a zombie.
+pub(crate) fn alive(pid: i32) -> bool {
+    status(pid, "State").is_some_and(|state| !state.starts_with(['Z', 'X']))
+}
+
+/// Whether `pid` is gone within `time`. A zombie that its parent, not of the test, has not reaped counts.
+pub(crate) fn gone(pid: i32, time: Duration) -> bool {
+    let end = Instant::now() + time;
+    while alive(pid) {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}

@@ -1,0 +1,138 @@
+//! How the two processes of a running sandbox stand towards the host, as the host's `/proc` shows it.
+
+mod kit;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Child;
+
+use kit::{Root, status};
+
+const NAMESPACES: [&str; 6] = ["user", "mnt", "pid", "ipc", "uts", "net"];
+/// CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER and CAP_FSETID.
+const FILE_CAPABILITIES: u64 = 0b1_1111;
+
+struct Running {
+    runsc: Child,
+    gofer: i32,
+    sentry: i32,
+}
+
+impl Running {
+    fn start(root: &Root) -> Self {
+        root.assemble("pause", kit::PAUSE);
+        let runsc = root.command(&["pause"]).spawn().expect("starts");
+        let [_, gofer, sentry] = kit::sandbox_of(&runsc, "pause");
+        Self { runsc, gofer, sentry }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.runsc.kill();
+        let _ = self.runsc.wait();
+    }
+}
+
+fn namespace(pid: &str, name: &str) -> PathBuf {
+    std::fs::read_link(format!("/proc/{pid}/ns/{name}")).expect("a namespace")
+}
+
+fn capabilities(pid: i32, set: &str) -> u64 {
+    u64::from_str_radix(&status(pid, set).expect("a set"), 16).expect("a number")
+}
+
+/// What the descriptors of a process are.
+fn descriptors(pid: i32) -> Vec<(i32, PathBuf)> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors");
+    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, std::fs::read_link(entry.path()).ok()?))
+    };
+    entries.filter_map(read).collect()
+}
+
+fn is_directory(pid: i32, fd: i32) -> bool {
+    std::fs::metadata(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|data| data.is_dir())
+}
+
+#[test]
+fn both_processes_are_locked_in() {
+    if !nix::unistd::geteuid().is_root() {
+        // What is copied of the host's mounts, and what can be seen of the processes, is root's.
+        return;
+    }
+    let root = Root::new();
+    let running = Running::start(&root);
+    let mut seen = BTreeSet::new();
+    for pid in [running.gofer, running.sentry] {
+        for name in NAMESPACES {
+            let theirs = namespace(&pid.to_string(), name);
+            assert_ne!(theirs, namespace("self", name), "{name} of {pid}");
+            assert!(seen.insert(theirs), "{name} is shared by the two");
+        }
+        let inside = status(pid, "NSpid").expect("pids");
+        assert_eq!(inside.split_whitespace().last(), Some("1"), "the first of its namespace");
+        for set in ["CapInh", "CapBnd", "CapAmb"] {
+            assert_eq!(capabilities(pid, set), 0, "{set} of {pid}");
+        }
+        assert_eq!(status(pid, "NoNewPrivs").as_deref(), Some("1"));
+        let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("mounts");
+        let fields: Vec<&str> = mounts.split_whitespace().collect();
+        assert_eq!(mounts.lines().count(), 1, "{mounts}");
+        assert_eq!(fields[4], "/");
+        assert!(fields[5].split(',').any(|option| option == "ro"), "{mounts}");
+        assert_eq!(std::fs::read_dir(format!("/proc/{pid}/root/")).expect("a root").count(), 0);
+        assert_eq!(std::fs::read(format!("/proc/{pid}/environ")).expect("an environment"), b"");
+        let session = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+        let session = session.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(3));
+        assert_eq!(session, Some(pid.to_string().as_str()), "a session of its own");
+    }
+    for set in ["CapEff", "CapPrm"] {
+        assert_eq!(capabilities(running.gofer, set), FILE_CAPABILITIES, "{set} of the gofer");
+        assert_eq!(capabilities(running.sentry, set), 0, "{set} of the sentry");
+    }
+    assert_eq!(status(running.gofer, "Seccomp").as_deref(), Some("2"));
+}
+
+#[test]
+fn no_descriptor_leads_to_the_host() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let root = Root::new();
+    let running = Running::start(&root);
+    let allowed = ["/dev/null", "/dev/urandom", "pipe:", "socket:", "anon_inode:", "/memfd:"];
+    let mine: BTreeSet<PathBuf> =
+        descriptors(std::process::id() as i32).into_iter().map(|(_, to)| to).collect();
+    for (fd, to) in descriptors(running.sentry) {
+        assert!(!is_directory(running.sentry, fd), "directory {to:?} in the sentry");
+        let text = to.to_string_lossy();
+        let program = root.path().join("bin");
+        // Standard ones are the test's own; the program was donated by the Gofer.
+        let known = mine.contains(&to) || to.starts_with(&program) || text.starts_with("/bin/");
+        assert!(known || allowed.iter().any(|prefix| text.starts_with(prefix)), "{to:?} in the sentry");
+    }
+    let host = identity("/".as_ref());
+    let top = identity(root.path());
+    for (fd, to) in descriptors(running.gofer).into_iter().filter(|(fd, _)| is_directory(running.gofer, *fd))
+    {
+        // As far up as it goes: the top of the tree served, or of a procfs that shows one process.
+        let up = PathBuf::from(format!("/proc/{}/fd/{fd}/{}", running.gofer, "../".repeat(64)));
+        assert_ne!(identity(&up), host, "{to:?} in the gofer");
+        if identity(&up) != top {
+            let names = std::fs::read_dir(&up)
+                .expect("a directory")
+                .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            let names: BTreeSet<String> = names.collect();
+            let allowed = BTreeSet::from(["1", "self", "thread-self"].map(String::from));
+            assert!(names.is_subset(&allowed), "{to:?} in the gofer: {names:?}");
+        }
+    }
+}
+
+fn identity(path: &std::path::Path) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    let data = std::fs::metadata(path).expect("a directory");
+    (data.dev(), data.ino())
+}
