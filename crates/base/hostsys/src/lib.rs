@@ -5,6 +5,7 @@
 //! - [`namespace`]: which namespaces, and the id maps of a user namespace.
 //! - [`mount`]: copies of mounts, and an empty root.
 //! - [`privilege`]: giving up capabilities.
+//! - [`seccomp`]: allow-lists of system calls.
 //! - [`pidfd`]: processes by descriptor.
 //! - [`inherit`]: descriptors that came over an `execve(2)`.
 
@@ -14,6 +15,7 @@ pub mod mount;
 pub mod namespace;
 pub mod pidfd;
 pub mod privilege;
+pub mod seccomp;
 pub mod spawn;
 
 use abi::Errno;

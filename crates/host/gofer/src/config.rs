@@ -87,8 +87,8 @@ pub enum GoferError {
     #[error("cannot set no_new_privs: {0}")]
     NoNewPrivs(Errno),
     /// The filter cannot be built or installed.
-    #[error("cannot install the seccomp filter: {0}")]
-    Seccomp(String),
+    #[error("cannot lock in: {0}")]
+    Seccomp(#[from] hostsys::seccomp::SeccompError),
     /// A serving thread panicked.
     #[error("a serving thread panicked")]
     Panicked,

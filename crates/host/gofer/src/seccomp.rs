@@ -1,62 +1,16 @@
 //! What a locked-in Gofer may do: capabilities, and the table of host system calls.
 
-use std::collections::BTreeMap;
-
 use caps::{CapSet, Capability, CapsHashSet};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
-};
+use hostsys::seccomp::{Filter, Rule, check};
 
 use crate::GoferError;
-
-/// A condition on an argument: its bits under `mask` must equal `value`.
-#[derive(Clone, Copy, Debug)]
-pub struct ArgCheck {
-    /// Which argument, from 0.
-    pub index: u8,
-    /// Bits that matter, of the lower 32.
-    pub mask: u32,
-    /// What they must be.
-    pub value: u32,
-}
-
-/// A host system call the Gofer needs.
-#[derive(Clone, Copy, Debug)]
-pub struct Rule {
-    /// Its number.
-    pub nr: libc::c_long,
-    /// Its name.
-    pub name: &'static str,
-    /// What for.
-    pub reason: &'static str,
-    /// Conditions, all of which must hold, in any one of the lists; no list means any arguments.
-    pub any_of: &'static [&'static [ArgCheck]],
-}
-
-macro_rules! rules {
-    (@any) => { &[] };
-    (@any $any_of:expr) => { $any_of };
-    ($($nr:ident => $reason:literal $(, $any_of:expr)?;)*) => {
-        &[$(Rule {
-            nr: libc::$nr,
-            name: stringify!($nr),
-            reason: $reason,
-            any_of: rules!(@any $($any_of)?),
-        }),*]
-    };
-}
-
-const fn check(index: u8, mask: u32, value: u32) -> ArgCheck {
-    ArgCheck { index, mask, value }
-}
 
 const NO_EXEC: u32 = libc::PROT_EXEC as u32;
 const ANONYMOUS: u32 = libc::MAP_ANONYMOUS as u32;
 const TYPE: u32 = libc::S_IFMT;
 
 /// Everything else kills the process.
-pub static RULES: &[Rule] = rules! {
+pub static RULES: &[Rule] = hostsys::seccomp_rules! {
     SYS_recvmsg => "requests";
     SYS_sendmsg => "replies, with donated descriptors";
     SYS_openat2 => "every lookup, creation and reopening; the only call of ours that opens";
@@ -116,10 +70,10 @@ pub static RULES: &[Rule] = rules! {
 /// [`RULES`]. [`serve`](crate::serve) calls it on each of its threads.
 pub fn lock_in() -> Result<(), GoferError> {
     // Built first: compiling needs nothing that is taken away, but may use more memory calls.
-    let program = compile()?;
+    let filter = Filter::compile(RULES)?;
     drop_capabilities()?;
     nix::sys::prctl::set_no_new_privs().map_err(|error| GoferError::NoNewPrivs(crate::host::errno(error)))?;
-    seccompiler::apply_filter(&program).map_err(|error| GoferError::Seccomp(error.to_string()))
+    Ok(filter.install()?)
 }
 
 /// `CAP_MKNOD` is deliberately absent: a FIFO and a socket need none.
@@ -138,32 +92,6 @@ fn drop_capabilities() -> Result<(), GoferError> {
     caps::set(None, CapSet::Effective, &kept)?;
     caps::set(None, CapSet::Permitted, &kept)?;
     Ok(())
-}
-
-/// The table as a filter: kill the process for what is not in it, and for another architecture.
-fn compile() -> Result<BpfProgram, GoferError> {
-    let failed = |error: seccompiler::BackendError| GoferError::Seccomp(error.to_string());
-    let mut rules = BTreeMap::new();
-    for rule in RULES {
-        let lists = rule.any_of.iter().map(|list| {
-            let conditions = list.iter().map(condition).collect::<Result<Vec<_>, _>>()?;
-            SeccompRule::new(conditions)
-        });
-        rules.insert(rule.nr, lists.collect::<Result<Vec<_>, _>>().map_err(failed)?);
-    }
-    let arch = TargetArch::x86_64;
-    let filter =
-        SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch).map_err(failed)?;
-    BpfProgram::try_from(filter).map_err(failed)
-}
-
-fn condition(check: &ArgCheck) -> Result<SeccompCondition, seccompiler::BackendError> {
-    SeccompCondition::new(
-        check.index,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::MaskedEq(u64::from(check.mask)),
-        u64::from(check.value),
-    )
 }
 
 #[cfg(test)]
