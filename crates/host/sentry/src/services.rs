@@ -9,7 +9,7 @@ use anonfs::AnonFs;
 use devfs::Randomness;
 use loader::CpuFacts;
 use mm::Memfds;
-use syscalls::services::{FileSystemTypes, Parts, Services};
+use syscalls::services::{FileSystemTypes, Machine, Parts, Services};
 use tmpfs::TmpFs;
 use vfs::{Attr, DeviceOpener, File, FileContext, FileSystem, MountNamespace, VfsPath};
 
@@ -56,7 +56,12 @@ impl FileSystemTypes for Types {
 }
 
 /// Puts them together.
-pub(crate) fn services(mounts: Arc<MountNamespace>, random: Arc<dyn Randomness>, cpu: CpuFacts) -> Services {
+pub(crate) fn services(
+    mounts: Arc<MountNamespace>,
+    random: Arc<dyn Randomness>,
+    cpu: CpuFacts,
+    machine: Machine,
+) -> Services {
     Services::new(Parts {
         mounts,
         file_systems: Arc::new(Types::default()),
@@ -64,6 +69,7 @@ pub(crate) fn services(mounts: Arc<MountNamespace>, random: Arc<dyn Randomness>,
         shared_memory: Memfds::new(),
         random,
         cpu,
+        machine,
         pipefs: AnonFs::pipefs(make_dev(0, 10)),
         anon: AnonFs::anon_inodefs(make_dev(0, 11)),
     })

@@ -22,6 +22,7 @@ use platform_systrap::Systrap;
 use procfs::CpuModel;
 use sync::wait::Parker;
 use syscalls::dispatch::X86Calls;
+use syscalls::services::Machine;
 use vfs::{Access, Caller, FdTable, FileContext, FsContext, OpenFile, VfsPath, WalkFlags};
 
 use crate::boot::{BootConfig, ExitStatus, Process};
@@ -93,7 +94,8 @@ pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<E
         now: now(),
     };
     let (namespace, mut context) = tree::build(config, &materials)?;
-    syscalls.provide(services(namespace, early.random.clone(), early.cpu));
+    let machine = Machine { cpus: materials.cpus, memory: materials.memory };
+    syscalls.provide(services(namespace, early.random.clone(), early.cpu, machine));
     let cred = Arc::new(credentials(&config.process));
     enter(&mut context, &config.process, &cred)?;
     let limits = limits(&config.process)?;

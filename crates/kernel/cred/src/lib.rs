@@ -1,9 +1,13 @@
 //! Credentials: ids, capabilities, secure bits and user namespaces.
 #![forbid(unsafe_code)]
 
+pub mod change;
+
 use std::sync::Arc;
 
 use bitflags::bitflags;
+
+pub use change::CredError;
 
 bitflags! {
     /// A capability set (`capabilities(7)`), one bit a capability, bit number as on Linux.

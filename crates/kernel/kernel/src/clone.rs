@@ -113,6 +113,7 @@ impl Task {
             cred,
             name: self.name(),
             exe: self.exe(),
+            settings: self.settings().inherited(),
         };
         let group_actions = self.child_actions(flags);
         let mut table = kernel.table.lock();
@@ -134,6 +135,7 @@ impl Task {
         } else {
             let group = ThreadGroup::with_actions(tid, group_actions, self.group().limits());
             group.set_terminal(self.group().terminal());
+            group.set_dumpable(self.group().is_dumpable());
             let child = Self::new(kernel, &group, tid, seed);
             let (parent, signal) = if flags.contains(CloneFlags::PARENT) {
                 (own_parent, own_signal)

@@ -42,6 +42,7 @@ impl Task {
         }
         self.registers_replaced();
         self.set_name(&program.name);
+        self.group().set_dumpable(true);
         let (old_mm, old_exe, vfork, fds) = {
             let mut holdings = self.holdings.lock();
             holdings.clear_tid = 0;

@@ -33,6 +33,8 @@ pub struct ThreadGroup {
     pub(crate) end_events: WaitQueue,
     pub(crate) timers: Mutex<order::Leaf, Timers>,
     terminal: Mutex<order::Leaf, Option<Arc<dyn Terminal>>>,
+    /// `PR_SET_DUMPABLE`.
+    dumpable: AtomicBool,
 }
 
 /// Ending and stopping.
@@ -67,6 +69,7 @@ impl ThreadGroup {
             end_events: WaitQueue::new(),
             timers: Mutex::default(),
             terminal: Mutex::new(None),
+            dumpable: AtomicBool::new(true),
         })
     }
 
@@ -139,6 +142,16 @@ impl ThreadGroup {
     /// Woken when a signal becomes pending (what a signalfd polls).
     pub fn signal_events(&self) -> &WaitQueue {
         &self.signal_events
+    }
+
+    /// May it be traced and dumped by its user (`PR_GET_DUMPABLE`)?
+    pub fn is_dumpable(&self) -> bool {
+        self.dumpable.load(Ordering::Relaxed)
+    }
+
+    /// `PR_SET_DUMPABLE`; also when its ids change, and at an exec.
+    pub fn set_dumpable(&self, dumpable: bool) {
+        self.dumpable.store(dumpable, Ordering::Relaxed);
     }
 
     /// The controlling terminal.

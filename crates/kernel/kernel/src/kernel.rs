@@ -16,6 +16,7 @@ use sync::{Mutex, order};
 use vfs::VfsPath;
 
 use crate::group::ThreadGroup;
+use crate::settings::Settings;
 use crate::slots::{FileTable, FsView};
 use crate::table::Table;
 use crate::task::{Task, TaskSeed};
@@ -160,6 +161,7 @@ impl Kernel {
             cred: first.cred,
             name: first.name,
             exe: first.exe,
+            settings: Settings::default(),
         };
         let task = Task::new(self, &group, tid, seed);
         {

@@ -7,6 +7,7 @@
 //! - [`trap`]: the life of a trap: dispatch, signals, resumption.
 //! - [`send`] and [`deliver`]: signals on their way in and out.
 //! - [`files`]: the tables of `vfs` behind [`slots`].
+//! - [`settings`]: what a task only remembers: scheduling, priorities, personality.
 //! - [`timers`]: timers that send signals.
 //! - [`clone`](mod@clone), [`exec`], [`exit`], [`wait`], [`job`]: the calls of those names.
 //!
@@ -25,6 +26,7 @@ pub mod group;
 pub mod job;
 pub mod kernel;
 pub mod send;
+pub mod settings;
 pub mod slots;
 pub mod table;
 pub mod task;
@@ -40,6 +42,7 @@ pub use exec::NewProgram;
 pub use files::SharedFs;
 pub use group::ThreadGroup;
 pub use kernel::{FirstProcess, Kernel, Parts, SyscallTable};
+pub use settings::{Scheduling, Settings};
 pub use slots::{FileTable, FsView, Terminal};
 pub use task::{BlockError, Task};
 pub use timers::{TimerNotify, TimerSetting};

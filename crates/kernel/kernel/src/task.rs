@@ -17,6 +17,7 @@ use vfs::VfsPath;
 
 use crate::group::ThreadGroup;
 use crate::kernel::Kernel;
+use crate::settings::Settings;
 use crate::slots::{FileTable, FsView};
 
 /// Why a wait ended without what it waited for.
@@ -49,6 +50,7 @@ pub(crate) struct TaskSeed {
     pub(crate) name: Vec<u8>,
     /// The program (`/proc/PID/exe`).
     pub(crate) exe: Option<VfsPath>,
+    pub(crate) settings: Settings,
 }
 
 /// What a task owns or shares by reference count. Never dropped under the lock.
@@ -69,6 +71,7 @@ pub(crate) struct Holdings {
     pub(crate) vfork: Option<Arc<Parker>>,
     /// `PR_SET_PDEATHSIG`.
     pub(crate) death_signal: i32,
+    pub(crate) settings: Settings,
 }
 
 /// A task's own signal state.
@@ -118,6 +121,7 @@ impl Task {
             robust_list: 0,
             vfork: None,
             death_signal: 0,
+            settings: seed.settings,
         };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),

@@ -4,6 +4,7 @@
 use abi::{Errno, SysResult};
 use cred::CapSet;
 use guestmem::{MemExt, UserAddr, UserMem, UserPtr};
+use kernel::Task;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::cx::Cx;
@@ -30,6 +31,40 @@ pub(crate) fn set_robust_list(cx: &mut Cx<'_>, head: UserPtr<[u64; 3]>, len: usi
     }
     cx.task.set_robust_list(head.addr().0);
     Ok(())
+}
+
+/// `get_robust_list(2)`: of another task only where it could be traced (`EPERM`).
+pub(crate) fn get_robust_list(
+    cx: &mut Cx<'_>,
+    tid: i32,
+    head: UserPtr<u64>,
+    len: UserPtr<u64>,
+) -> SysResult<()> {
+    let found = match tid {
+        0 => cx.task.robust_list(),
+        tid => {
+            let target = cx.task.kernel().task(tid).ok_or(Errno::ESRCH)?;
+            if !may_inspect(cx.task, &target) {
+                return Err(Errno::EPERM.into());
+            }
+            target.robust_list()
+        }
+    };
+    let mem = cx.task.mm();
+    mem.store(len, &(size_of::<[u64; 3]>() as u64))?;
+    Ok(mem.store(head, &found)?)
+}
+
+/// May `task` read what only a tracer may (`ptrace(2)`, access mode checking)?
+fn may_inspect(task: &Task, target: &Task) -> bool {
+    if task.tgid() == target.tgid() {
+        return true;
+    }
+    let (own, their) = (task.cred(), target.cred());
+    let same = [their.uid, their.euid, their.suid].iter().all(|id| *id == own.uid)
+        && [their.gid, their.egid, their.sgid].iter().all(|id| *id == own.gid);
+    own.capable(CapSet::SYS_PTRACE)
+        || (same && target.group().is_dumpable() && own.permitted.contains(their.permitted))
 }
 
 /// `getuid(2)`.

@@ -8,6 +8,7 @@
 //! - [`x86_64`]: the table itself; [`dispatch`]: from a trap to a row.
 #![forbid(unsafe_code)]
 
+mod arch;
 pub mod args;
 mod at;
 mod attrs;
@@ -31,6 +32,7 @@ mod names;
 mod open;
 mod privileges;
 mod process;
+mod random;
 pub mod services;
 mod signals;
 mod stat;
@@ -39,6 +41,7 @@ pub mod table;
 mod testkit;
 #[cfg(test)]
 mod tests;
+mod usage;
 pub mod x86_64;
 mod xattrs;
 

@@ -98,7 +98,6 @@ pub(crate) fn getrlimit(cx: &mut Cx<'_>, resource: u32, out: UserPtr<[u64; 2]>) 
 
 /// `setrlimit(2)`.
 pub(crate) fn setrlimit(cx: &mut Cx<'_>, resource: u32, new: UserPtr<[u64; 2]>) -> SysResult<()> {
-    let resource = Resource::from_raw(resource).ok_or(Errno::EINVAL)?;
     let [cur, max] = cx.mm().load(new)?;
     set_limit(cx, cx.task, resource, Rlimit::new(cur, max))?;
     Ok(())
@@ -112,7 +111,6 @@ pub(crate) fn prlimit64(
     new: UserPtr<[u64; 2]>,
     old: UserPtr<[u64; 2]>,
 ) -> SysResult<()> {
-    let resource = Resource::from_raw(resource).ok_or(Errno::EINVAL)?;
     let mm = cx.mm();
     let new = new.non_null().map(|new| mm.load(new)).transpose()?;
     let target = match pid {
@@ -122,7 +120,7 @@ pub(crate) fn prlimit64(
     check_foreign(cx, &target)?;
     let was = match new {
         Some([cur, max]) => set_limit(cx, &target, resource, Rlimit::new(cur, max))?,
-        None => target.group().limit(resource),
+        None => target.group().limit(Resource::from_raw(resource).ok_or(Errno::EINVAL)?),
     };
     if let Some(old) = old.non_null() {
         mm.store(old, &[was.cur, was.max])?;
@@ -141,7 +139,14 @@ fn check_foreign(cx: &Cx<'_>, target: &Task) -> SysResult<()> {
     if same || own.capable(CapSet::SYS_RESOURCE) { Ok(()) } else { Err(Errno::EPERM.into()) }
 }
 
-fn set_limit(cx: &Cx<'_>, target: &Task, resource: Resource, new: Rlimit) -> SysResult<Rlimit> {
+/// Most descriptors a limit may allow (`/proc/sys/fs/nr_open`).
+const NR_OPEN: u64 = 1 << 20;
+
+fn set_limit(cx: &Cx<'_>, target: &Task, resource: u32, new: Rlimit) -> SysResult<Rlimit> {
+    let resource = Resource::from_raw(resource).ok_or(Errno::EINVAL)?;
+    if new.cur <= new.max && resource == Resource::OpenFiles && new.max > NR_OPEN {
+        return Err(Errno::EPERM.into());
+    }
     let may_raise = cx.task.cred().capable(CapSet::SYS_RESOURCE);
     let old = target.group().set_limit(resource, new, may_raise)?;
     target.mm().set_limits(memory_limits(target.group(), &target.cred()));

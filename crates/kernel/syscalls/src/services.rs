@@ -25,10 +25,21 @@ pub struct Parts {
     pub random: Arc<dyn Randomness>,
     /// What programs are told of the processor.
     pub cpu: CpuFacts,
+    /// The machine the guest is told of.
+    pub machine: Machine,
     /// Where pipes live.
     pub pipefs: Arc<AnonFs>,
     /// Where eventfd, epoll, timerfd and their like live.
     pub anon: Arc<AnonFs>,
+}
+
+/// A machine, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Processors, at least one.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory: u64,
 }
 
 /// The parts, and what the calls keep themselves.
@@ -39,6 +50,7 @@ pub struct Services {
     pub(crate) shared_memory: Arc<dyn SharedMemory>,
     pub(crate) random: Arc<dyn Randomness>,
     pub(crate) cpu: CpuFacts,
+    pub(crate) machine: Machine,
     pub(crate) pipefs: Arc<AnonFs>,
     pub(crate) anon: Arc<AnonFs>,
 }
@@ -53,6 +65,7 @@ impl Services {
             shared_memory: parts.shared_memory,
             random: parts.random,
             cpu: parts.cpu,
+            machine: parts.machine,
             pipefs: parts.pipefs,
             anon: parts.anon,
         }

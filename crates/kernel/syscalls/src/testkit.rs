@@ -13,7 +13,7 @@ use tmpfs::{HeapMemory, Options, TmpFs};
 use vfs::{FdTable, FsContext, Mount, MountFlags, MountNamespace, NoDevices};
 
 use crate::dispatch::X86Calls;
-use crate::services::{FileSystemTypes, Parts, Services};
+use crate::services::{FileSystemTypes, Machine, Parts, Services};
 
 /// Where the guest of a test keeps its data.
 pub(crate) const DATA: u64 = 0x10_0000;
@@ -62,6 +62,7 @@ impl Guest {
             shared_memory: Arc::new(NoShared),
             random: Arc::new(Zeroes),
             cpu: CpuFacts { hwcap: 0, hwcap2: 0, min_signal_stack: 4096 },
+            machine: Machine { cpus: 4, memory: 1 << 30 },
             pipefs: AnonFs::pipefs(2),
             anon: AnonFs::anon_inodefs(3),
             devices: Arc::new(NoDevices),

@@ -2,8 +2,8 @@
 
 use crate::cx::KernelCalls;
 use crate::{
-    attrs, clone, content, dirents, exec, fds, identity, io, ioctl, locks, memory, mounts, names, open,
-    process, signals, stat, syscall_table, xattrs,
+    arch, attrs, clone, content, dirents, exec, fds, identity, io, ioctl, locks, memory, mounts, names, open,
+    process, random, signals, stat, syscall_table, usage, xattrs,
 };
 
 syscall_table! {
@@ -72,6 +72,9 @@ syscall_table! {
         lchown => full, attrs::lchown;
         umask => full, names::umask;
         getrlimit => full, process::getrlimit;
+        getrusage => partial("times and peak memory only"), usage::getrusage;
+        sysinfo => partial("no load averages; half of the memory is free"), usage::sysinfo;
+        times => full, usage::times;
         getuid => full, identity::getuid;
         getgid => full, identity::getgid;
         geteuid => full, identity::geteuid;
@@ -99,6 +102,7 @@ syscall_table! {
         munlock => partial("accounted, not pinned"), memory::munlock;
         mlockall => partial("accounted, not pinned"), memory::mlockall;
         munlockall => partial("accounted, not pinned"), memory::munlockall;
+        arch_prctl => partial("no faulting cpuid, no shadow stacks"), arch::arch_prctl;
         setrlimit => full, process::setrlimit;
         chroot => full, names::chroot;
         sync => full, mounts::sync;
@@ -141,6 +145,7 @@ syscall_table! {
         fchmodat => full, attrs::fchmodat;
         faccessat => full, stat::faccessat;
         set_robust_list => full, identity::set_robust_list;
+        get_robust_list => full, identity::get_robust_list;
         sync_file_range => partial("writes back the whole file"), content::sync_file_range;
         utimensat => full, attrs::utimensat;
         fallocate => full, content::fallocate;
@@ -150,12 +155,15 @@ syscall_table! {
         rt_tgsigqueueinfo => full, signals::rt_tgsigqueueinfo;
         prlimit64 => full, process::prlimit64;
         syncfs => full, content::syncfs;
+        getcpu => partial("always the first processor; the vDSO knows better"), arch::getcpu;
         renameat2 => full, names::renameat2;
+        getrandom => full, random::getrandom;
         execveat => full, exec::execveat;
         mlock2 => partial("accounted, not pinned"), memory::mlock2;
         preadv2 => partial("RWF_NOWAIT of a regular file may wait for the host"), io::preadv2;
         pwritev2 => partial("no RWF_APPEND"), io::pwritev2;
         statx => full, stat::statx;
+        rseq => refused(ENOSYS, "the Sentry does not see preemption; C libraries do without");
         clone3 => partial("no pidfds, namespaces, set_tid or cgroup"), clone::clone3;
         close_range => full, fds::close_range;
         openat2 => full, open::openat2;
