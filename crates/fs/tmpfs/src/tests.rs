@@ -182,6 +182,62 @@ fn a_file_made_during_a_rename_over_its_directory_is_not_lost() {
     }
 }
 
+/// Compares what the dentries say of a directory with what its inode says.
+fn check_cache(at: &VfsPath, names: &[&str]) {
+    for name in names {
+        let cached = at.dentry.lookup(name.as_bytes());
+        let real = at.inode().lookup(name.as_bytes());
+        match (cached, real) {
+            (Ok(dentry), Ok(inode)) => {
+                assert!(Arc::ptr_eq(dentry.inode(), &inode), "{name}");
+                assert!(!dentry.is_unlinked(), "{name}");
+                assert_eq!(*dentry.name(), *name.as_bytes());
+                assert!(Arc::ptr_eq(&dentry.parent().unwrap(), &at.dentry), "{name}");
+                if inode.kind() == FileType::Directory {
+                    check_cache(&VfsPath { dentry, mount: Arc::clone(&at.mount) }, names);
+                }
+            }
+            (Err(Errno::ENOENT), Err(Errno::ENOENT)) => {}
+            (cached, real) => panic!("{name}: {cached:?} {:?}", real.map(drop)),
+        }
+    }
+}
+
+#[test]
+fn what_is_cached_is_what_is_there_whoever_was_at_work() {
+    const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+    let w = World::new();
+    std::thread::scope(|scope| {
+        for thread in 0..4u32 {
+            let w = &w;
+            scope.spawn(move || {
+                let mut random = thread + 1;
+                let mut next = |bound: u32| {
+                    random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (random >> 16) % bound
+                };
+                for _ in 0..3000 {
+                    let mut path = || {
+                        let depth = 1 + next(3);
+                        (0..depth).map(|_| format!("/{}", NAMES[next(4) as usize])).collect::<String>()
+                    };
+                    let (one, two) = (path(), path());
+                    let r = w.root();
+                    let _ = match next(7) {
+                        0 | 1 => r.mkdir(one.as_bytes(), 0o755).map(drop),
+                        2 => w.open(&one, OpenFlags::WRONLY | OpenFlags::CREAT).map(drop),
+                        3 => r.rmdir(one.as_bytes()),
+                        4 => r.unlink(one.as_bytes()),
+                        5 => r.rename(one.as_bytes(), &r, two.as_bytes(), RenameFlags::empty()),
+                        _ => r.rename(one.as_bytes(), &r, two.as_bytes(), RenameFlags::EXCHANGE),
+                    };
+                }
+            });
+        }
+    });
+    check_cache(&w.fs.root, &NAMES);
+}
+
 #[test]
 fn exchanges_of_directories_keep_the_counts() {
     let w = World::new();

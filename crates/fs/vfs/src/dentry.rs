@@ -1,47 +1,45 @@
 //! Dentries: names in a tree, and the bounded cache that keeps them.
+//!
+//! # Gates
+//!
+//! Every dentry has a gate for the names below it. Asking the inode for a name, and entering the answer,
+//! happens with the gate held for reading; making, removing and moving a name, in the inode and here, with
+//! it held for writing ([`Names`]). So what is cached is what the inode says, and a directory never has two
+//! dentries where lookups are cached. A hit takes no gate. Who needs two gates holds the tree's own.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
+use abi::Errno;
 use sync::{Mutex, order};
 
 use crate::{FileSystem, Inode, Result};
 
-/// Dentries a file system's cache keeps alive although nobody uses them.
-const CACHE_LIMIT: usize = 4096;
+mod cache;
+#[cfg(test)]
+mod tests;
 
-/// Recently used dentries of one file system, oldest first. Holding one here keeps it, and with it its
-/// parents, from being forgotten; all others live only as long as somebody uses them.
-#[derive(Default)]
-struct Cache {
-    // A leaf: taken last, for a push and a pop only; what is evicted is dropped after it is released.
-    recent: Mutex<order::Leaf, VecDeque<Arc<Dentry>>>,
+use cache::Tree;
+
+/// Roots of the mounted file systems, by the address of their inode.
+static ROOTS: LazyLock<Mutex<order::Leaf, HashMap<usize, Weak<Dentry>>>> = LazyLock::new(Mutex::default);
+
+/// What is known of a name.
+#[derive(Clone)]
+enum Known {
+    /// It is this, while anybody uses it.
+    Child(Weak<Dentry>),
+    /// It does not exist. Only where lookups are cached.
+    Absent,
 }
 
-impl Cache {
-    fn keep(&self, dentry: &Arc<Dentry>) {
-        let evicted = {
-            let mut recent = self.recent.lock();
-            recent.push_back(Arc::clone(dentry));
-            if recent.len() > CACHE_LIMIT { recent.pop_front() } else { None }
-        };
-        drop(evicted);
-    }
-
-    fn forget(&self, dentry: &Arc<Dentry>) {
-        let forgotten: VecDeque<_> = {
-            let mut recent = self.recent.lock();
-            let (gone, kept) = recent.drain(..).partition(|d| Arc::ptr_eq(d, dentry));
-            *recent = kept;
-            gone
-        };
-        drop(forgotten);
-    }
-
-    fn clear(&self) {
-        let all = std::mem::take(&mut *self.recent.lock());
-        drop(all);
+impl Known {
+    fn child(&self) -> Option<Arc<Dentry>> {
+        match self {
+            Self::Child(child) => child.upgrade(),
+            Self::Absent => None,
+        }
     }
 }
 
@@ -49,22 +47,22 @@ impl Cache {
 struct State {
     parent: Option<Arc<Dentry>>,
     name: Arc<[u8]>,
-    children: HashMap<Arc<[u8]>, Weak<Dentry>>,
+    names: HashMap<Arc<[u8]>, Known>,
     unlinked: bool,
 }
 
-/// A name of an inode, below its parent. A dentry always has an inode: absence is not cached. Its
-/// inode never changes; a name that comes to mean something else gets a new dentry.
+/// A name of an inode, below its parent. Its inode never changes; a name that comes to mean something else
+/// gets a new dentry.
 pub struct Dentry {
     me: Weak<Dentry>,
     inode: Arc<dyn Inode>,
-    cache: Arc<Cache>,
-    caches_lookups: bool,
+    tree: Arc<Tree>,
     /// Mounts on top of it, in any namespace.
     pub(crate) mounts: AtomicU32,
-    /// Changes when a name below it was added, removed or renamed, so that a lookup which raced with
-    /// the change is not cached.
-    generation: AtomicU64,
+    gate: RwLock<()>,
+    /// Where it stands among those that are kept, and whether it was used since it came there.
+    age: AtomicU64,
+    used: AtomicBool,
     // A leaf, so that the last use of a path may end under any lock. Never two of them at once.
     state: Mutex<order::Leaf, State>,
 }
@@ -92,8 +90,10 @@ impl Drop for Dentry {
 fn detach(state: &mut State) -> Option<Arc<Dentry>> {
     let parent = state.parent.take()?;
     let mut up = parent.state.lock();
-    if up.children.get(&state.name).is_some_and(|child| child.strong_count() == 0) {
-        up.children.remove(&state.name);
+    if let Some(Known::Child(child)) = up.names.get(&state.name)
+        && child.strong_count() == 0
+    {
+        up.names.remove(&state.name);
     }
     drop(up);
     Some(parent)
@@ -102,24 +102,35 @@ fn detach(state: &mut State) -> Option<Arc<Dentry>> {
 impl Dentry {
     /// The root of a tree, named `name` (`/` for mounted ones; `pipe:[5]` for what has no path).
     pub fn root(inode: Arc<dyn Inode>, caches_lookups: bool, name: &[u8]) -> Arc<Self> {
-        Self::new(inode, Arc::default(), caches_lookups, None, Arc::from(name))
+        Self::new(inode, Tree::new(caches_lookups), None, Arc::from(name))
     }
 
-    fn new(
-        inode: Arc<dyn Inode>,
-        cache: Arc<Cache>,
-        caches_lookups: bool,
-        parent: Option<Arc<Self>>,
-        name: Arc<[u8]>,
-    ) -> Arc<Self> {
+    /// The root of `fs`. A file system has one tree of dentries however often it is mounted: what is cached
+    /// in one would not hear of changes made through another.
+    pub(crate) fn root_of(fs: &dyn FileSystem) -> Arc<Self> {
+        let inode = fs.root();
+        let key = Arc::as_ptr(&inode).cast::<()>() as usize;
+        let mut roots = ROOTS.lock();
+        // A living dentry keeps its inode, so an inode at the same address is the same.
+        if let Some(root) = roots.get(&key).and_then(Weak::upgrade) {
+            return root;
+        }
+        roots.retain(|_, root| root.strong_count() > 0);
+        let root = Self::root(inode, fs.caches_lookups(), b"/");
+        roots.insert(key, Arc::downgrade(&root));
+        root
+    }
+
+    fn new(inode: Arc<dyn Inode>, tree: Arc<Tree>, parent: Option<Arc<Self>>, name: Arc<[u8]>) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             inode,
-            cache,
-            caches_lookups,
+            tree,
             mounts: AtomicU32::new(0),
-            generation: AtomicU64::new(0),
-            state: Mutex::new(State { parent, name, children: HashMap::new(), unlinked: false }),
+            gate: RwLock::default(),
+            age: AtomicU64::new(0),
+            used: AtomicBool::new(false),
+            state: Mutex::new(State { parent, name, names: HashMap::new(), unlinked: false }),
         })
     }
 
@@ -160,118 +171,174 @@ impl Dentry {
         false
     }
 
-    fn cached(&self, name: &[u8]) -> Option<Arc<Self>> {
-        self.state.lock().children.get(name).and_then(Weak::upgrade)
-    }
-
     /// The child called `name`; asks the inode unless the cache may be believed.
     pub fn lookup(&self, name: &[u8]) -> Result<Arc<Self>> {
-        let cached = self.cached(name);
-        if let Some(child) = &cached
-            && (self.caches_lookups || child.mounts.load(Ordering::Relaxed) > 0)
-        {
-            return Ok(Arc::clone(child));
+        if let Some(known) = self.cached(name) {
+            return known;
         }
-        let before = self.generation.load(Ordering::SeqCst);
-        let inode = match self.inode.lookup(name) {
-            Ok(inode) => inode,
-            Err(error) => {
-                self.forget(name);
-                return Err(error);
+        let _gate = self.gate_shared();
+        self.lookup_gated(name)
+    }
+
+    /// What the cache says, where it may be believed.
+    fn cached(&self, name: &[u8]) -> Option<Result<Arc<Self>>> {
+        let known = self.state.lock().names.get(name).cloned()?;
+        match known {
+            Known::Absent => Some(Err(Errno::ENOENT)),
+            Known::Child(child) => {
+                let child = child.upgrade()?;
+                if !self.tree.caches_lookups && child.mounts.load(Ordering::Relaxed) == 0 {
+                    return None;
+                }
+                child.used.store(true, Ordering::Relaxed);
+                Some(Ok(child))
             }
-        };
-        match cached {
-            Some(child) if Arc::ptr_eq(&child.inode, &inode) => Ok(child),
-            _ => Ok(self.adopt(name, inode, Some(before))),
         }
     }
 
-    /// The dentry for `inode`, just looked up or made under `name`. With `before`, it is entered only
-    /// when nothing below changed since.
-    pub(crate) fn adopt(&self, name: &[u8], inode: Arc<dyn Inode>, before: Option<u64>) -> Arc<Self> {
+    /// As [`lookup`](Self::lookup), with the gate held.
+    fn lookup_gated(&self, name: &[u8]) -> Result<Arc<Self>> {
+        if let Some(known) = self.cached(name) {
+            return known;
+        }
+        match self.inode.lookup(name) {
+            Ok(inode) => Ok(self.adopt(name, inode)),
+            Err(error) => {
+                self.forget(name, error == Errno::ENOENT);
+                Err(error)
+            }
+        }
+    }
+
+    /// The dentry for `inode`, which the inode has just said is called `name`. With the gate held.
+    fn adopt(&self, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Self> {
         let name: Arc<[u8]> = Arc::from(name);
-        let child = Self::new(
-            inode,
-            Arc::clone(&self.cache),
-            self.caches_lookups,
-            self.me.upgrade(),
-            Arc::clone(&name),
-        );
+        let child = Self::new(inode, Arc::clone(&self.tree), self.me.upgrade(), Arc::clone(&name));
         // Outlives the guard: the last use of a child locks its parent.
         let known;
         let mut state = self.state.lock();
-        if before.is_some_and(|before| before != self.generation.load(Ordering::SeqCst)) {
-            drop(state);
-            return child;
-        }
-        known = state.children.get(&name).and_then(Weak::upgrade);
+        known = state.names.get(&name).and_then(Known::child);
         if let Some(known) = &known
-            && (self.caches_lookups || Arc::ptr_eq(&known.inode, &child.inode))
+            && (self.tree.caches_lookups || Arc::ptr_eq(&known.inode, &child.inode))
         {
             let known = Arc::clone(known);
             drop(state);
             return known;
         }
-        state.children.insert(name, Arc::downgrade(&child));
+        state.names.insert(name, Known::Child(Arc::downgrade(&child)));
         drop(state);
-        if self.caches_lookups {
-            self.cache.keep(&child);
+        if self.tree.caches_lookups {
+            self.tree.keep(&child);
         }
         child
     }
 
-    /// Enters a child that an operation has just made.
-    pub(crate) fn created(&self, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Self> {
-        self.forget(name);
-        self.adopt(name, inode, None)
+    /// Forgets what `name` meant, without marking it as removed. `absent`: the inode says it is not there.
+    fn forget(&self, name: &[u8], absent: bool) {
+        if !absent || !self.tree.caches_lookups {
+            let forgotten = self.state.lock().names.remove(name);
+            drop(forgotten);
+            return;
+        }
+        let name: Arc<[u8]> = Arc::from(name);
+        let before = self.state.lock().names.insert(Arc::clone(&name), Known::Absent);
+        if !matches!(before, Some(Known::Absent)) {
+            self.tree.noted_absent(self.me.clone(), name);
+        }
     }
 
-    /// Forgets what `name` meant, without marking it as removed.
-    fn forget(&self, name: &[u8]) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
-        let child = self.state.lock().children.remove(name);
-        drop(child);
+    /// The cache has no room for the note that `name` is absent.
+    fn forget_absent(&self, name: &[u8]) {
+        let mut state = self.state.lock();
+        if matches!(state.names.get(name), Some(Known::Absent)) {
+            state.names.remove(name);
+        }
+    }
+
+    fn gate_shared(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the gate, to change the names below. Of two, only with [`lock_tree`](Self::lock_tree).
+    pub(crate) fn lock_names(&self) -> Names<'_> {
+        Names { dir: self, _gate: self.gate.write().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    /// Keeps all others from moving names in this tree.
+    pub(crate) fn lock_tree(&self) -> MutexGuard<'_, ()> {
+        self.tree.gate()
+    }
+
+    /// Drops every cached dentry of this tree that nobody uses (unmount).
+    pub(crate) fn shrink(&self) {
+        self.tree.clear();
+    }
+}
+
+/// The names below a dentry, with its gate held: nobody else looks a new one up or changes one.
+pub(crate) struct Names<'a> {
+    dir: &'a Dentry,
+    _gate: RwLockWriteGuard<'a, ()>,
+}
+
+impl Names<'_> {
+    /// The child called `name`.
+    pub(crate) fn lookup(&self, name: &[u8]) -> Result<Arc<Dentry>> {
+        self.dir.lookup_gated(name)
+    }
+
+    /// Lets `make` make `name` in the inode, and enters it. `ENOENT` when the directory has been removed.
+    pub(crate) fn make(
+        &self,
+        name: &[u8],
+        make: impl FnOnce(&Arc<dyn Inode>) -> Result<Arc<dyn Inode>>,
+    ) -> Result<Arc<Dentry>> {
+        if self.dir.is_unlinked() {
+            return Err(Errno::ENOENT);
+        }
+        let made = make(&self.dir.inode);
+        if matches!(made, Ok(_) | Err(Errno::EEXIST)) {
+            // Believed to be absent, or removed by somebody who did not ask us.
+            self.dir.forget(name, false);
+        }
+        Ok(self.dir.adopt(name, made?))
+    }
+
+    /// `name` has come to mean something that has not been looked at.
+    pub(crate) fn forget(&self, name: &[u8]) {
+        self.dir.forget(name, false);
     }
 
     /// `name` has been removed.
     pub(crate) fn removed(&self, name: &[u8]) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
-        let child = self.state.lock().children.remove(name).and_then(|child| child.upgrade());
+        let child = self.dir.state.lock().names.get(name).and_then(Known::child);
+        self.dir.forget(name, true);
         if let Some(child) = child {
             child.state.lock().unlinked = true;
-            self.cache.forget(&child);
+            child.tree.release(&child);
         }
     }
 
-    /// `child`, until now below `self`, is now called `name` below `to`.
-    pub(crate) fn moved(&self, child: &Arc<Self>, to: &Arc<Self>, name: &[u8]) {
+    /// `child`, until now below this, is now called `name` below `to` (`None`: here too). What it was
+    /// called before is not forgotten if something else is called so by now.
+    pub(crate) fn moved(&self, child: &Arc<Dentry>, to: Option<&Self>, name: &[u8]) {
+        let to = to.map_or(self.dir, |to| to.dir);
         let old = child.name();
-        self.generation.fetch_add(1, Ordering::SeqCst);
-        to.generation.fetch_add(1, Ordering::SeqCst);
-        let gone = self.state.lock().children.remove(&old);
-        drop(gone);
+        let is_child = matches!(
+            self.dir.state.lock().names.get(&old),
+            Some(Known::Child(known)) if std::ptr::eq(known.as_ptr(), Arc::as_ptr(child))
+        );
+        if is_child {
+            self.dir.forget(&old, true);
+        }
         let name: Arc<[u8]> = Arc::from(name);
         let left = {
             let mut state = child.state.lock();
             state.name = Arc::clone(&name);
-            state.parent.replace(Arc::clone(to))
+            std::mem::replace(&mut state.parent, to.me.upgrade())
         };
         drop(left);
-        to.state.lock().children.insert(name, Arc::downgrade(child));
-    }
-
-    /// As [`moved`](Self::moved), when the old name already means something else (an exchange).
-    pub(crate) fn moved_over(&self, child: &Arc<Self>, to: &Arc<Self>, name: &[u8]) {
-        let old = child.name();
-        let kept = self.state.lock().children.get(&old).cloned();
-        self.moved(child, to, name);
-        if let Some(kept) = kept {
-            self.state.lock().children.insert(old, kept);
-        }
-    }
-
-    /// Drops every cached dentry of this file system that nobody uses (unmount).
-    pub(crate) fn shrink(&self) {
-        self.cache.clear();
+        let before = to.state.lock().names.insert(name, Known::Child(Arc::downgrade(child)));
+        drop(before);
     }
 }

@@ -68,7 +68,7 @@ fn key(dentry: &Arc<Dentry>) -> usize {
 impl Mount {
     /// The whole of `fs`, attached nowhere. `source` is the first column of `/proc/mounts`.
     pub fn new(fs: Arc<dyn FileSystem>, source: &str, flags: MountFlags) -> Arc<Self> {
-        let root = Dentry::root(fs.root(), fs.caches_lookups(), b"/");
+        let root = Dentry::root_of(&*fs);
         Self::of(fs, root, source, flags)
     }
 

@@ -8,8 +8,6 @@ mod create;
 mod open;
 mod remove;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use abi::fs::StatFs;
 
 use crate::mount::VfsPath;
@@ -19,15 +17,6 @@ use crate::{Attr, FileContext, Result};
 pub use attr::Times;
 pub(crate) use attr::cleared_by_write;
 pub use open::{DeviceOpener, NoDevices};
-
-/// Serialises everything that removes or moves a name, so that ancestry checks hold. Not one of the
-/// ordered locks: it is held over calls to file systems, which may themselves wait for the Gofer, and
-/// it is never taken with another lock held.
-static TREE_GATE: Mutex<()> = Mutex::new(());
-
-fn tree_gate() -> MutexGuard<'static, ()> {
-    TREE_GATE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Who asks, and where relative paths begin.
 #[derive(Clone, Copy)]

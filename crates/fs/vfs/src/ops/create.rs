@@ -7,7 +7,6 @@ use abi::fs::{FileType, PATH_MAX, Permissions};
 use cred::CapSet;
 
 use super::Caller;
-use crate::dentry::Dentry;
 use crate::mount::VfsPath;
 use crate::perm::{self, Access};
 use crate::walk::{Last, LastName, WalkFlags};
@@ -59,8 +58,7 @@ impl Caller<'_> {
     pub fn mkdir(&self, path: &[u8], mode: u32) -> Result<VfsPath> {
         let (parent, name) = self.new_name(path, true)?;
         let node = self.new_node(parent.inode(), FileType::Directory, mode & 0o1777)?;
-        let inode = parent.inode().create(&name, &node)?;
-        Ok(created(parent, &name, inode))
+        make(parent, &name, |dir| dir.create(&name, &node))
     }
 
     /// `mknod(2)`, without regular files' special case: kind 0 is the caller's to turn into `Regular`.
@@ -82,8 +80,7 @@ impl Caller<'_> {
         if device {
             node.rdev = rdev;
         }
-        let inode = parent.inode().create(&name, &node)?;
-        Ok(created(parent, &name, inode))
+        make(parent, &name, |dir| dir.create(&name, &node))
     }
 
     /// `symlink(2)`.
@@ -96,13 +93,11 @@ impl Caller<'_> {
         }
         let (parent, name) = self.new_name(path, false)?;
         let node = self.new_node(parent.inode(), FileType::Symlink, 0o777)?;
-        let inode = parent.inode().symlink(&name, target, node.uid, node.gid)?;
-        Ok(created(parent, &name, inode))
+        make(parent, &name, |dir| dir.symlink(&name, target, node.uid, node.gid))
     }
 
     /// `linkat(2)`: another name, `path`, for what `old` names.
     pub fn link(&self, old: &VfsPath, path: &[u8]) -> Result<()> {
-        let _gate = super::tree_gate();
         let (parent, name) = self.new_name(path, false)?;
         if !Arc::ptr_eq(&old.mount, &parent.mount) {
             return Err(Errno::EXDEV);
@@ -115,14 +110,17 @@ impl Caller<'_> {
         if attr.nlink == 0 && old.dentry.is_unlinked() {
             return Err(Errno::ENOENT);
         }
-        parent.inode().link(&name, old.inode())?;
-        created(parent, &name, Arc::clone(old.inode()));
-        Ok(())
+        let link = |dir: &Arc<dyn Inode>| dir.link(&name, old.inode()).map(|()| Arc::clone(old.inode()));
+        make(parent, &name, link).map(drop)
     }
 }
 
-/// The path of an object just made.
-pub(super) fn created(parent: VfsPath, name: &[u8], inode: Arc<dyn Inode>) -> VfsPath {
-    let dentry: Arc<Dentry> = parent.dentry.created(name, inode);
-    VfsPath { mount: parent.mount, dentry }
+/// Lets `make` make `name` in `parent`; the path of what was made.
+pub(super) fn make(
+    parent: VfsPath,
+    name: &[u8],
+    make: impl FnOnce(&Arc<dyn Inode>) -> Result<Arc<dyn Inode>>,
+) -> Result<VfsPath> {
+    let dentry = parent.dentry.lock_names().make(name, make)?;
+    Ok(VfsPath { mount: parent.mount, dentry })
 }

@@ -137,10 +137,9 @@ impl Caller<'_> {
         parent.mount.want_write()?;
         self.may_create(&parent)?;
         let node = self.new_node(parent.inode(), FileType::Regular, mode)?;
-        match parent.inode().create(&name, &node) {
-            Ok(inode) => {
+        match create::make(parent.clone(), &name, |dir| dir.create(&name, &node)) {
+            Ok(found) => {
                 // Whoever makes a file may open it whatever its mode says.
-                let found = create::created(parent, &name, inode);
                 let file = found.inode().open(&self.cx, carried(flags))?;
                 Ok(OpenFile::new(found, file, flags))
             }

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use abi::Errno;
 use abi::fs::FileType;
 
-use super::{Caller, tree_gate};
+use super::Caller;
+use crate::dentry::Names;
 use crate::mount::VfsPath;
 use crate::perm;
 use crate::walk::{Last, LastName, WalkFlags};
@@ -23,10 +24,11 @@ struct Side {
 impl Caller<'_> {
     /// `unlink(2)`: `EISDIR` for a directory.
     pub fn unlink(&self, path: &[u8]) -> Result<()> {
-        let _gate = tree_gate();
         let Last { parent, name, target, trailing_slash } = self.last(path, WalkFlags::PARENT)?;
         let LastName::Name(name) = name else { return Err(Errno::EISDIR) };
-        let target = target.ok_or(Errno::ENOENT)?;
+        target.ok_or(Errno::ENOENT)?;
+        let names = parent.dentry.lock_names();
+        let target = child(&parent, &names, &name)?.ok_or(Errno::ENOENT)?;
         let directory = target.inode().kind() == FileType::Directory;
         if trailing_slash {
             return Err(if directory { Errno::EISDIR } else { Errno::ENOTDIR });
@@ -40,13 +42,12 @@ impl Caller<'_> {
             return Err(Errno::EBUSY);
         }
         parent.inode().unlink(&name)?;
-        parent.dentry.removed(&name);
+        names.removed(&name);
         Ok(())
     }
 
     /// `rmdir(2)`.
     pub fn rmdir(&self, path: &[u8]) -> Result<()> {
-        let _gate = tree_gate();
         let Last { parent, name, target, .. } = self.last(path, WalkFlags::PARENT)?;
         let name = match name {
             LastName::Name(name) => name,
@@ -54,7 +55,9 @@ impl Caller<'_> {
             LastName::DotDot => return Err(Errno::ENOTEMPTY),
             LastName::None => return Err(Errno::EBUSY),
         };
-        let target = target.ok_or(Errno::ENOENT)?;
+        target.ok_or(Errno::ENOENT)?;
+        let names = parent.dentry.lock_names();
+        let target = child(&parent, &names, &name)?.ok_or(Errno::ENOENT)?;
         parent.mount.want_write()?;
         self.may_delete(&parent, &target)?;
         if target.inode().kind() != FileType::Directory {
@@ -64,7 +67,7 @@ impl Caller<'_> {
             return Err(Errno::EBUSY);
         }
         parent.inode().rmdir(&name)?;
-        parent.dentry.removed(&name);
+        names.removed(&name);
         Ok(())
     }
 
@@ -85,13 +88,19 @@ impl Caller<'_> {
         {
             return Err(Errno::EINVAL);
         }
-        let _gate = tree_gate();
-        let from = self.side(old)?;
-        let to = to.side(new)?;
+        let mut from = self.side(old)?;
+        let mut to = to.side(new)?;
         if !Arc::ptr_eq(&from.parent.mount, &to.parent.mount) {
             return Err(Errno::EXDEV);
         }
         from.parent.mount.want_write()?;
+        let (source, dest) = (Arc::clone(&from.parent.dentry), Arc::clone(&to.parent.dentry));
+        let _tree = source.lock_tree();
+        let names = source.lock_names();
+        let to_names = (!Arc::ptr_eq(&source, &dest)).then(|| dest.lock_names());
+        // What the walks found may have been moved or removed before the gates closed.
+        from.target = child(&from.parent, &names, &from.name)?;
+        to.target = child(&to.parent, to_names.as_ref().unwrap_or(&names), &to.name)?;
         let victim = from.target.clone().ok_or(Errno::ENOENT)?;
         check_tree(&from, &victim, &to, flags)?;
         self.check_sides(&from, &victim, &to, flags)?;
@@ -99,7 +108,7 @@ impl Caller<'_> {
             return Ok(()); // Two names of one inode: nothing happens.
         }
         from.parent.inode().rename(&from.name, to.parent.inode(), &to.name, flags)?;
-        update_dentries(&from, &victim, &to, flags);
+        update_dentries((&names, &from.name), &victim, (to_names.as_ref(), &to), flags);
         Ok(())
     }
 
@@ -160,15 +169,31 @@ fn check_tree(from: &Side, victim: &VfsPath, to: &Side, flags: RenameFlags) -> R
     Ok(())
 }
 
-fn update_dentries(from: &Side, victim: &VfsPath, to: &Side, flags: RenameFlags) {
-    let (source, dest) = (&from.parent.dentry, &to.parent.dentry);
+fn update_dentries(
+    (source, old): (&Names<'_>, &[u8]),
+    victim: &VfsPath,
+    (dest, to): (Option<&Names<'_>>, &Side),
+    flags: RenameFlags,
+) {
+    let at_dest = dest.unwrap_or(source);
     if flags.contains(RenameFlags::EXCHANGE) {
         if let Some(target) = &to.target {
-            dest.moved(&target.dentry, source, &from.name);
-            source.moved_over(&victim.dentry, dest, &to.name);
+            at_dest.moved(&target.dentry, Some(source), old);
         }
-        return;
+    } else {
+        at_dest.removed(&to.name);
     }
-    dest.removed(&to.name);
     source.moved(&victim.dentry, dest, &to.name);
+    if flags.contains(RenameFlags::WHITEOUT) {
+        source.forget(old);
+    }
+}
+
+/// What `name` is in `parent`, whose gate is held; mounts crossed.
+fn child(parent: &VfsPath, names: &Names<'_>, name: &[u8]) -> Result<Option<VfsPath>> {
+    match names.lookup(name) {
+        Ok(dentry) => Ok(Some(VfsPath { mount: Arc::clone(&parent.mount), dentry }.topmost())),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }

@@ -1,0 +1,207 @@
+//! What is cached, what is forgotten, and that both are bounded.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use abi::Errno;
+use abi::fs::{FileType, OpenFlags, Permissions, StatFs};
+
+use super::Dentry;
+use crate::{Attr, File, FileContext, FileSystem, Inode, Result, SetAttr};
+
+/// A file system of one directory, which counts how often it is asked.
+struct Fake {
+    root: Mutex<Weak<Node>>,
+    cached: bool,
+}
+
+struct Node {
+    fs: Arc<Fake>,
+    names: Mutex<BTreeSet<Vec<u8>>>,
+    asked: AtomicUsize,
+    kind: FileType,
+}
+
+impl FileSystem for Fake {
+    fn type_name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn dev(&self) -> u64 {
+        1
+    }
+
+    fn root(&self) -> Arc<dyn Inode> {
+        self.root.lock().unwrap().upgrade().unwrap()
+    }
+
+    fn statfs(&self) -> Result<StatFs> {
+        Ok(StatFs::default())
+    }
+
+    fn caches_lookups(&self) -> bool {
+        self.cached
+    }
+}
+
+impl Inode for Node {
+    fn kind(&self) -> FileType {
+        self.kind
+    }
+
+    fn fs(&self) -> Arc<dyn FileSystem> {
+        Arc::clone(&self.fs) as Arc<dyn FileSystem>
+    }
+
+    fn attr(&self) -> Result<Attr> {
+        let zero = abi::time::Timespec::default();
+        Ok(Attr {
+            ino: 1,
+            kind: self.kind,
+            perm: Permissions::all(),
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            blocks: 0,
+            blksize: 0,
+            atime: zero,
+            mtime: zero,
+            ctime: zero,
+            btime: None,
+        })
+    }
+
+    fn set_attr(&self, _change: &SetAttr) -> Result<()> {
+        Ok(())
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if !self.names.lock().unwrap().contains(name) {
+            return Err(Errno::ENOENT);
+        }
+        Ok(node(&self.fs, FileType::Regular))
+    }
+
+    fn open(&self, _cx: &FileContext<'_>, _flags: OpenFlags) -> Result<Arc<dyn File>> {
+        Err(Errno::ENXIO)
+    }
+}
+
+fn node(fs: &Arc<Fake>, kind: FileType) -> Arc<Node> {
+    Arc::new(Node { fs: Arc::clone(fs), names: Mutex::default(), asked: AtomicUsize::new(0), kind })
+}
+
+fn fake(cached: bool) -> (Arc<Node>, Arc<Dentry>) {
+    let fs = Arc::new(Fake { root: Mutex::default(), cached });
+    let root = node(&fs, FileType::Directory);
+    *fs.root.lock().unwrap() = Arc::downgrade(&root);
+    let dentry = Dentry::root_of(&*fs);
+    (root, dentry)
+}
+
+impl Node {
+    fn asked(&self) -> usize {
+        self.asked.swap(0, Ordering::SeqCst)
+    }
+
+    fn add(&self, name: &[u8]) {
+        self.names.lock().unwrap().insert(name.to_vec());
+    }
+}
+
+fn make(inode: &Arc<Node>, dentry: &Dentry, name: &[u8]) -> Result<Arc<Dentry>> {
+    dentry.lock_names().make(name, |_| {
+        if inode.names.lock().unwrap().insert(name.to_vec()) {
+            Ok(node(&inode.fs, FileType::Regular))
+        } else {
+            Err(Errno::EEXIST)
+        }
+    })
+}
+
+#[test]
+fn absence_is_remembered_until_the_name_is_made() {
+    let (inode, dentry) = fake(true);
+    for _ in 0..3 {
+        assert_eq!(dentry.lookup(b"x").unwrap_err(), Errno::ENOENT);
+    }
+    assert_eq!(inode.asked(), 1);
+    let made = make(&inode, &dentry, b"x").unwrap();
+    assert!(Arc::ptr_eq(&dentry.lookup(b"x").unwrap(), &made));
+    inode.names.lock().unwrap().clear();
+    dentry.lock_names().removed(b"x");
+    assert!(made.is_unlinked());
+    assert_eq!(dentry.lookup(b"x").unwrap_err(), Errno::ENOENT);
+    assert_eq!(inode.asked(), 0);
+    // Somebody made it without telling: the attempt to make it finds out.
+    inode.add(b"x");
+    assert_eq!(make(&inode, &dentry, b"x").unwrap_err(), Errno::EEXIST);
+    assert!(dentry.lookup(b"x").is_ok());
+}
+
+#[test]
+fn trees_that_change_by_themselves_are_always_asked() {
+    let (inode, dentry) = fake(false);
+    assert_eq!(dentry.lookup(b"x").unwrap_err(), Errno::ENOENT);
+    inode.add(b"x");
+    assert!(dentry.lookup(b"x").is_ok());
+    inode.names.lock().unwrap().clear();
+    assert_eq!(dentry.lookup(b"x").unwrap_err(), Errno::ENOENT);
+    assert_eq!(inode.asked(), 3);
+    assert_eq!(dentry.tree.sizes(), (0, 0));
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_what_is_used_stays() {
+    let (inode, dentry) = fake(true);
+    inode.add(b"hot");
+    dentry.lookup(b"hot").unwrap();
+    for n in 0..10_000u32 {
+        let name = n.to_string().into_bytes();
+        assert!(dentry.lookup(&name).is_err());
+        inode.add(&name);
+        make(&inode, &dentry, &[b"made", &name[..]].concat()).unwrap();
+        dentry.lookup(b"hot").unwrap();
+    }
+    let (kept, absent) = dentry.tree.sizes();
+    assert_eq!((kept, absent), (super::cache::KEPT_MAX, super::cache::ABSENT_MAX));
+    assert!(dentry.state.lock().names.len() <= kept + absent);
+    inode.asked();
+    dentry.lookup(b"hot").unwrap();
+    assert_eq!(inode.asked(), 0, "used all the time");
+    dentry.lookup(b"made0").unwrap();
+    assert_eq!(inode.asked(), 1, "long forgotten");
+    dentry.shrink();
+    assert_eq!(dentry.tree.sizes(), (0, 0));
+    assert!(dentry.state.lock().names.is_empty());
+}
+
+#[test]
+fn a_file_system_has_one_tree() {
+    let (inode, dentry) = fake(true);
+    assert!(Arc::ptr_eq(&Dentry::root_of(&*inode.fs), &dentry));
+}
+
+#[test]
+fn exchanged_names_are_both_known() {
+    let (inode, dentry) = fake(true);
+    let a = make(&inode, &dentry, b"a").unwrap();
+    let b = make(&inode, &dentry, b"b").unwrap();
+    let names = dentry.lock_names();
+    names.moved(&b, None, b"a");
+    names.moved(&a, None, b"b");
+    drop(names);
+    assert!(Arc::ptr_eq(&dentry.lookup(b"a").unwrap(), &b));
+    assert!(Arc::ptr_eq(&dentry.lookup(b"b").unwrap(), &a));
+    let names = dentry.lock_names();
+    names.removed(b"b");
+    names.moved(&b, None, b"b");
+    drop(names);
+    assert_eq!(dentry.lookup(b"a").unwrap_err(), Errno::ENOENT);
+    assert!(Arc::ptr_eq(&dentry.lookup(b"b").unwrap(), &b));
+    assert!(a.is_unlinked());
+}
