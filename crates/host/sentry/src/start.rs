@@ -292,7 +292,10 @@ fn standard_files(stdio: Vec<OwnedFd>) -> Result<Arc<FdTable>, BootError> {
         let name = inode.name();
         let flags = file.flags();
         watched.push(Arc::clone(&file));
+        let position = file.position();
         let open = OpenFile::anonymous(inode, &name, file, flags);
+        // What has no offset refuses, and needs none.
+        let _ = open.seek(vfs::SeekFrom::Start(position));
         table.insert(open, false, 0, 3).map_err(BootError::Start)?;
     }
     stdio::watch(watched).map_err(host)?;

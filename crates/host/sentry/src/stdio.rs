@@ -4,10 +4,13 @@
 //! touched: `O_NONBLOCK` belongs to the open file description, and setting it would break whoever else
 //! holds it. Readiness is asked with `poll(2)` before every transfer, and one thread watches all of them
 //! with `epoll(7)` to wake those who wait.
+//!
+//! A file's offset belongs to the description too: a shell that runs one command after another into one
+//! file relies on it. The guest keeps its own, begins where the host's is, and moves the host's along.
 
 use std::any::Any;
 use std::fs::File as HostFd;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -55,6 +58,19 @@ impl HostFile {
             & (OpenFlags::WRONLY | OpenFlags::RDWR | OpenFlags::APPEND)
     }
 
+    /// Where the host's offset is; zero for what has none.
+    pub(crate) fn position(&self) -> u64 {
+        (&self.fd).stream_position().unwrap_or(0)
+    }
+
+    /// Moves the host's offset along with the guest's.
+    fn moved_to(&self, position: u64) {
+        let moved = (&self.fd).seek(std::io::SeekFrom::Start(position));
+        if let Err(error) = moved {
+            tracing::debug!(%error, "an offset of the host did not move along");
+        }
+    }
+
     fn ready(&self, wanted: PollFlags) -> PollFlags {
         let mut fds = [PollFd::new(self.fd.as_fd(), wanted)];
         match nix::poll::poll(&mut fds, PollTimeout::ZERO) {
@@ -87,6 +103,9 @@ impl File for HostFile {
         let got =
             if self.seekable { self.fd.read_at(&mut piece, offset) } else { (&self.fd).read(&mut piece) };
         let n = got.map_err(|error| errno(&error))?;
+        if self.seekable {
+            self.moved_to(offset.saturating_add(n as u64));
+        }
         sink.put(piece.get(..n).unwrap_or_default())
     }
 
@@ -107,7 +126,12 @@ impl File for HostFile {
                 (&self.fd).write(piece)
             };
             match wrote {
-                Ok(n) => done += n,
+                Ok(n) => {
+                    done += n;
+                    if self.seekable {
+                        self.moved_to(offset.saturating_add(done as u64));
+                    }
+                }
                 Err(_) if done > 0 => return Ok(done),
                 Err(error) => return Err(errno(&error)),
             }
