@@ -77,8 +77,8 @@ pub struct ProcessInfo {
     pub ppid: u32,
     /// Its real user id.
     pub uid: u32,
-    /// Its arguments, or its name when it has none.
-    pub command: Vec<String>,
+    /// Its short name (`comm`).
+    pub name: String,
 }
 
 /// A process to start: the first of a container, or another one.

@@ -16,7 +16,7 @@ impl Guest for Fake {
     }
 
     fn processes(&self) -> Result<Vec<ProcessInfo>, String> {
-        Ok(vec![ProcessInfo { pid: 1, ppid: 0, uid: 0, command: vec!["init".into()] }])
+        Ok(vec![ProcessInfo { pid: 1, ppid: 0, uid: 0, name: "init".into() }])
     }
 
     fn exec(&self, process: Process, stdio: [OwnedFd; 3]) -> Result<u32, String> {

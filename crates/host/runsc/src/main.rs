@@ -12,6 +12,7 @@
 
 mod cli;
 mod commands;
+mod forward;
 mod logging;
 mod once;
 mod terminal;

@@ -5,19 +5,16 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use sandbox::{Attachment, Event, ParentDeath, Plan, Sandbox, Submounts};
+use sandbox::{Attachment, ParentDeath, Plan, Sandbox, Submounts};
 use sentry::{BootConfig, InheritedFds, Mount, Process, Source};
 
 use crate::cli::{Cli, Do, Overlay, Volume};
+use crate::forward::{self, Signals};
 use crate::logging;
 use crate::terminal::Raw;
 
 /// Where programs are looked for when the environment does not say.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Signals that end a sandbox when runsc gets them.
-const FATAL: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
 
 /// Runs `do`. Returns the exit code of the program.
 pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
@@ -42,37 +39,22 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
     };
     let log = logging::for_sandbox(cli)?;
     let stdio = logging::stdio();
+    let (listener, client) = forward::private_control()?;
     let plan = Plan {
         boot,
         attachments,
         stdio,
         log: log.as_fd(),
         flags: logging::flags(cli),
-        control: None,
+        control: Some(listener.as_fd()),
         parent_death: ParentDeath::Kills,
     };
-    let signals = signals()?;
+    let signals = Signals::block()?;
     let sandbox = Sandbox::launch(&plan)?;
+    // Only the sandbox holds it from now on, so that its end is noticed.
+    drop(listener);
     let _raw = terminal.then(|| Raw::enter(stdio[0])).transpose()?;
-    watch(sandbox, &signals)
-}
-
-/// Signals of ours as something to read.
-fn signals() -> Result<SignalFd> {
-    let set: SigSet = FATAL.into_iter().collect();
-    set.thread_block().context("blocking signals")?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).context("signalfd")
-}
-
-fn watch(mut sandbox: Sandbox, signals: &SignalFd) -> Result<u8> {
-    loop {
-        if let Event::Ended(code) = sandbox.watch(Some(signals.as_fd()))? {
-            return Ok(code);
-        }
-        if let Some(signal) = signals.read_signal().context("signalfd")? {
-            return Ok(128_u8.saturating_add(signal.ssi_signo as u8));
-        }
-    }
+    signals.run(sandbox, client)
 }
 
 fn overlay(cli: &Cli) -> sentry::Overlay {

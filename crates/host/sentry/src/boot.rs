@@ -131,6 +131,9 @@ pub enum BootError {
     /// The first process could not be started.
     #[error("starting the first process: {0}")]
     Start(abi::Errno),
+    /// Nobody could control the sandbox.
+    #[error(transparent)]
+    Control(#[from] control::ControlError),
     /// A host call failed.
     #[error("{doing}: {source}")]
     Host {

@@ -5,14 +5,17 @@
 //! - [`run`]: kernel, file systems, first process; returns how that ended.
 //!
 //! `tree` makes the mounts, `files` shows them in `/proc`, `memory`, `random` and `stdio` are the host's
-//! part of tmpfs, `/dev/urandom` and descriptors 0 to 2; `jobs` and `console` connect terminals.
+//! part of tmpfs, `/dev/urandom` and descriptors 0 to 2; `jobs` and `console` connect terminals;
+//! `process` gets processes ready, `guest` lets `runsc` control them.
 #![forbid(unsafe_code)]
 
 mod boot;
 mod console;
 mod files;
+mod guest;
 mod jobs;
 mod memory;
+mod process;
 mod random;
 mod services;
 mod start;

@@ -1,0 +1,80 @@
+//! Signals that runsc gets while it waits for a sandbox, and their way to the guest.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Sender, channel};
+
+use anyhow::{Context, Result};
+use control::{Client, ControlError, Target};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use sandbox::{Event, Sandbox};
+
+/// Those that are passed on. Not `SIGCHLD` (ours), nor those of the terminal, whose session the guest's
+/// processes are not in.
+const FORWARDED: [Signal; 9] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGCONT,
+    Signal::SIGWINCH,
+];
+
+/// Signals of ours as something to read.
+pub(crate) struct Signals(SignalFd);
+
+impl Signals {
+    /// From now on they have no other effect. Before there are threads.
+    pub(crate) fn block() -> Result<Self> {
+        let set: SigSet = FORWARDED.into_iter().collect();
+        set.thread_block().context("blocking signals")?;
+        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).context("signalfd").map(Self)
+    }
+
+    /// Starts the container's program, then waits for the sandbox's end and passes on what comes. Returns
+    /// the exit code.
+    pub(crate) fn run(&self, mut sandbox: Sandbox, client: Client) -> Result<u8> {
+        let to_guest = converse(client)?;
+        loop {
+            if let Event::Ended(code) = sandbox.watch(Some(self.0.as_fd()))? {
+                return Ok(code);
+            }
+            if let Some(signal) = self.0.read_signal().context("signalfd")? {
+                // Nobody listens when the sandbox is about to end, which is seen next.
+                let _ = to_guest.send(signal.ssi_signo as u8);
+            }
+        }
+    }
+}
+
+/// The conversation goes on a thread of its own, so that a sandbox that does not answer can be waited for.
+fn converse(client: Client) -> Result<Sender<u8>> {
+    let (to_guest, signals) = channel();
+    let talk = move || -> Result<(), ControlError> {
+        client.start()?;
+        signals.iter().try_for_each(|signal| client.signal(Target::First, signal))
+    };
+    let body = move || match talk() {
+        Ok(()) | Err(ControlError::Gone) => {}
+        Err(error) => tracing::warn!(%error, "the sandbox cannot be controlled any more"),
+    };
+    std::thread::Builder::new().name("control".into()).spawn(body).context("a thread")?;
+    Ok(to_guest)
+}
+
+/// Both ends of a control connection for a sandbox that nobody else is to find: the socket it listens on,
+/// and a client of it.
+pub(crate) fn private_control() -> Result<(OwnedFd, Client)> {
+    let dir =
+        nix::unistd::mkdtemp(&std::env::temp_dir().join("runsc-XXXXXX")).context("a temporary directory")?;
+    let pair = || -> Result<_> {
+        let listener = control::bind(&dir)?;
+        Ok((listener, Client::connect(&dir)?))
+    };
+    let pair = pair();
+    std::fs::remove_dir_all(&dir).with_context(|| format!("{dir:?}"))?;
+    pair
+}

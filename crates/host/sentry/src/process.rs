@@ -1,0 +1,275 @@
+//! Getting a process ready to run, the container's first or one that joins: credentials, files, program.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use abi::Errno;
+use abi::fs::{FileType, OpenFlags};
+use abi::limits::{Limits, Resource, Rlimit};
+use anonfs::inode::{AnonAttr, AnonFs};
+use cred::{CapSet, Credentials};
+use devfs::Tty;
+use kernel::Task;
+use kernel::files::SharedFs;
+use kernel::group::ThreadGroup;
+use kernel::kernel::{FirstProcess, Kernel};
+use loader::{Arguments, CpuFacts, ExecFile, Ids, LoadRequest, Loaded, OpenedFile, Opener};
+use mm::{Memfds, MmLimits};
+use platform::Registers;
+use vfs::{Access, Caller, FdTable, FileContext, FsContext, MountNamespace, OpenFile, VfsPath, WalkFlags};
+
+use crate::boot::Process;
+use crate::jobs::Jobs;
+use crate::random::HostRandom;
+use crate::start::now;
+use crate::stdio::{self, HostFile};
+use crate::{BootError, console};
+
+/// What processes are made from.
+pub(crate) struct Starter {
+    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) namespace: Arc<MountNamespace>,
+    pub(crate) jobs: Arc<Jobs>,
+    pub(crate) random: Arc<HostRandom>,
+    pub(crate) cpu: CpuFacts,
+}
+
+/// Where the standard descriptors of a process lead.
+pub(crate) enum Standard {
+    /// To a terminal of the guest.
+    Console(Arc<Tty>),
+    /// To descriptors of the host.
+    Host(Vec<OwnedFd>),
+}
+
+impl Standard {
+    /// What `process` asks for; a console carries bytes from now on.
+    pub(crate) fn new(process: &Process, fds: [OwnedFd; 3], jobs: &Arc<Jobs>) -> Result<Self, BootError> {
+        match fds {
+            [input, output, _] if process.terminal => {
+                Ok(Self::Console(console::start(input, output, jobs.clone())?))
+            }
+            fds => Ok(Self::Host(Vec::from(fds))),
+        }
+    }
+
+    /// The terminal, if it is one.
+    pub(crate) fn console(&self) -> Option<Arc<Tty>> {
+        match self {
+            Self::Console(console) => Some(Arc::clone(console)),
+            Self::Host(_) => None,
+        }
+    }
+}
+
+/// A process that has only to be started.
+pub(crate) struct Prepared {
+    first: FirstProcess,
+    console: Option<Arc<Tty>>,
+}
+
+impl Starter {
+    /// Does everything that can fail for reasons a caller can mend.
+    pub(crate) fn prepare(&self, process: &Process, standard: Standard) -> Result<Prepared, BootError> {
+        let mut context = FsContext::new(self.namespace.root());
+        let cred = Arc::new(credentials(process));
+        enter(&mut context, process, &cred)?;
+        let limits = limits(process)?;
+        let (loaded, exe) = self.load(process, &context, &cred, &limits)?;
+        let console = standard.console();
+        let fds = match standard {
+            Standard::Console(console) => console_files(&console, &cred)?,
+            Standard::Host(fds) => standard_files(fds)?,
+        };
+        let first = FirstProcess {
+            mm: Arc::clone(&loaded.mm),
+            registers: Registers::entry(loaded.ip, loaded.sp),
+            fds,
+            fs: SharedFs::new(context),
+            cred,
+            limits,
+            name: loaded.command.clone(),
+            exe: Some(exe),
+            init: false,
+        };
+        Ok(Prepared { first, console })
+    }
+
+    /// Starts it, as the container's first process when `init` says so.
+    pub(crate) fn start(&self, prepared: Prepared, init: bool) -> Result<Arc<ThreadGroup>, BootError> {
+        let Prepared { first, console } = prepared;
+        let cred = Arc::clone(&first.cred);
+        let ready = |task: &Arc<Task>| {
+            // As a login does: the first process leads a session on its terminal.
+            let cx = FileContext { cred: &cred, pid: task.tgid(), tid: task.tid() };
+            let opened = console.as_ref().map(|console| console.open_slave(&cx, OpenFlags::RDWR));
+            if let Some(Err(errno)) = opened {
+                tracing::warn!(%errno, "the first process has no controlling terminal");
+            }
+        };
+        self.kernel.start_process(FirstProcess { init, ..first }, ready).map_err(BootError::Start)
+    }
+
+    /// Finds the program as `execvp(3)` does, and loads it.
+    fn load(
+        &self,
+        process: &Process,
+        context: &FsContext,
+        cred: &Arc<Credentials>,
+        limits: &Limits,
+    ) -> Result<(Loaded, VfsPath), BootError> {
+        let name = process
+            .args
+            .first()
+            .ok_or_else(|| BootError::Program { name: String::new(), errno: Errno::ENOENT })?;
+        let fail = |errno: Errno| BootError::Program { name: name.clone(), errno };
+        let programs = Programs { context, cred };
+        let (path, file) = find_program(name, &process.env, &programs).map_err(fail)?;
+        let mut args = Arguments::new(limits.of(Resource::Stack).cur);
+        for arg in &process.args {
+            args.push_arg(arg.clone().into_bytes()).map_err(|error| fail(error.into()))?;
+        }
+        for variable in &process.env {
+            args.push_env(variable.clone().into_bytes()).map_err(|error| fail(error.into()))?;
+        }
+        let program = loader::resolve(file, path, args, &programs).map_err(|error| fail(error.into()))?;
+        let platform = self.kernel.platform();
+        let features = platform.features();
+        let request = LoadRequest {
+            space: platform.new_address_space()?,
+            features: &features,
+            shared_memory: Memfds::new(),
+            limits: MmLimits::from_limits(limits),
+            opener: &programs,
+            ids: Ids::of(cred),
+            cpu: self.cpu,
+            entropy: self.random.entropy().map_err(fail)?,
+        };
+        let loaded = loader::load(program, request).map_err(|error| fail(error.into()))?;
+        let exe = programs.locate(&loaded.exe.path()).map_err(fail)?;
+        Ok((loaded, exe))
+    }
+}
+
+fn credentials(process: &Process) -> Credentials {
+    let caps = CapSet::from_bits_truncate(process.capabilities);
+    let mut groups = process.groups.clone();
+    groups.sort_unstable();
+    Credentials {
+        groups: groups.into(),
+        permitted: caps,
+        effective: caps,
+        bounding: caps,
+        no_new_privs: process.no_new_privs,
+        ..Credentials::user(process.uid, process.gid)
+    }
+}
+
+fn limits(process: &Process) -> Result<Limits, BootError> {
+    let mut limits = Limits::default();
+    for limit in &process.rlimits {
+        let resource = Resource::from_raw(limit.resource).ok_or(BootError::Rlimit(limit.resource))?;
+        limits.set(resource, Rlimit::new(limit.soft, limit.hard));
+    }
+    Ok(limits)
+}
+
+/// Moves to the working directory of the process.
+fn enter(context: &mut FsContext, process: &Process, cred: &Credentials) -> Result<(), BootError> {
+    let cx = FileContext { cred, pid: 1, tid: 1 };
+    let caller = Caller::new(context, cx);
+    let cwd = caller.directory(process.cwd.as_bytes());
+    context.cwd = cwd.map_err(|errno| BootError::Directory { path: process.cwd.clone(), errno })?;
+    Ok(())
+}
+
+/// Opens programs as the first process.
+struct Programs<'a> {
+    context: &'a FsContext,
+    cred: &'a Arc<Credentials>,
+}
+
+impl Programs<'_> {
+    fn locate(&self, path: &[u8]) -> Result<VfsPath, Errno> {
+        let cx = FileContext { cred: self.cred, pid: 1, tid: 1 };
+        Caller::new(self.context, cx).lookup(path, WalkFlags::FOLLOW)
+    }
+
+    fn open_path(&self, path: &[u8]) -> Result<Arc<dyn ExecFile>, Errno> {
+        let cx = FileContext { cred: self.cred, pid: 1, tid: 1 };
+        let caller = Caller::new(self.context, cx);
+        let (at, attr) = caller.stat(path, WalkFlags::FOLLOW)?;
+        if attr.kind != FileType::Regular {
+            return Err(Errno::EACCES);
+        }
+        vfs::perm::check(&attr, Access::EXECUTE, self.cred)?;
+        let file = at.inode().open(&cx, OpenFlags::empty())?;
+        Ok(Arc::new(OpenedFile::new(file, at.display(&self.context.root), Arc::clone(self.cred))))
+    }
+}
+
+impl Opener for Programs<'_> {
+    fn open(&self, path: &[u8]) -> Result<Arc<dyn ExecFile>, Errno> {
+        self.open_path(path)
+    }
+}
+
+fn find_program(
+    name: &str,
+    env: &[String],
+    programs: &Programs<'_>,
+) -> Result<(Vec<u8>, Arc<dyn ExecFile>), Errno> {
+    if name.contains('/') {
+        return Ok((name.as_bytes().to_vec(), programs.open_path(name.as_bytes())?));
+    }
+    let path = env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or("/usr/bin:/bin");
+    let mut denied = None;
+    for folder in path.split(':') {
+        let candidate = format!("{}/{name}", if folder.is_empty() { "." } else { folder }).into_bytes();
+        match programs.open_path(&candidate) {
+            Ok(file) => return Ok((candidate, file)),
+            Err(Errno::EACCES) => denied = Some(Errno::EACCES),
+            Err(_) => {}
+        }
+    }
+    Err(denied.unwrap_or(Errno::ENOENT))
+}
+
+/// Descriptors 0, 1 and 2.
+fn standard_files(stdio: Vec<OwnedFd>) -> Result<Arc<FdTable>, BootError> {
+    let host = |source| BootError::Host { doing: "taking over standard input and output", source };
+    let anonymous = AnonFs::anon_inodefs(abi::fs::make_dev(0, 9));
+    let table = FdTable::new();
+    let mut watched = Vec::new();
+    for fd in stdio {
+        let file = HostFile::new(fd).map_err(host)?;
+        let attr = AnonAttr { kind: file.kind(), uid: 0, gid: 0, now: now() };
+        let inode = anonymous.inode(Some("host"), attr);
+        let name = inode.name();
+        let flags = file.flags();
+        watched.push(Arc::clone(&file));
+        let position = file.position();
+        let open = OpenFile::anonymous(inode, &name, file, flags);
+        // What has no offset refuses, and needs none.
+        let _ = open.seek(vfs::SeekFrom::Start(position));
+        table.insert(open, false, 0, 3).map_err(BootError::Start)?;
+    }
+    stdio::watch(watched).map_err(host)?;
+    Ok(Arc::new(table))
+}
+
+/// Descriptors 0, 1 and 2 on the console.
+fn console_files(console: &Arc<Tty>, cred: &Credentials) -> Result<Arc<FdTable>, BootError> {
+    let anonymous = AnonFs::anon_inodefs(abi::fs::make_dev(0, 9));
+    let attr = AnonAttr { kind: FileType::CharDevice, uid: cred.uid, gid: cred.gid, now: now() };
+    let inode = anonymous.inode(Some("console"), attr);
+    // Opened by the Sentry: the first process takes the terminal with TIOCSCTTY or its first open.
+    let cx = FileContext { cred, pid: 0, tid: 0 };
+    let slave = console.open_slave(&cx, OpenFlags::RDWR | OpenFlags::NOCTTY).map_err(BootError::Start)?;
+    let open = OpenFile::anonymous(inode, b"/dev/console", Arc::new(slave), OpenFlags::RDWR);
+    let table = FdTable::new();
+    for _ in 0..3 {
+        table.insert(Arc::clone(&open), false, 0, 3).map_err(BootError::Start)?;
+    }
+    Ok(Arc::new(table))
+}
