@@ -136,6 +136,7 @@ impl Task {
             let group = ThreadGroup::with_actions(tid, group_actions, self.group().limits());
             group.set_terminal(self.group().terminal());
             group.set_dumpable(self.group().is_dumpable());
+            group.set_huge_pages(self.group().huge_pages());
             let child = Self::new(kernel, &group, tid, seed);
             let (parent, signal) = if flags.contains(CloneFlags::PARENT) {
                 (own_parent, own_signal)

@@ -35,6 +35,8 @@ pub struct ThreadGroup {
     terminal: Mutex<order::Leaf, Option<Arc<dyn Terminal>>>,
     /// `PR_SET_DUMPABLE`.
     dumpable: AtomicBool,
+    /// Not `PR_SET_THP_DISABLE`.
+    huge_pages: AtomicBool,
 }
 
 /// Ending and stopping.
@@ -70,6 +72,7 @@ impl ThreadGroup {
             timers: Mutex::default(),
             terminal: Mutex::new(None),
             dumpable: AtomicBool::new(true),
+            huge_pages: AtomicBool::new(true),
         })
     }
 
@@ -152,6 +155,16 @@ impl ThreadGroup {
     /// `PR_SET_DUMPABLE`; also when its ids change, and at an exec.
     pub fn set_dumpable(&self, dumpable: bool) {
         self.dumpable.store(dumpable, Ordering::Relaxed);
+    }
+
+    /// Does it want huge pages (not `PR_GET_THP_DISABLE`)?
+    pub fn huge_pages(&self) -> bool {
+        self.huge_pages.load(Ordering::Relaxed)
+    }
+
+    /// `PR_SET_THP_DISABLE`: kept, inherited, and without effect on the host's pages.
+    pub fn set_huge_pages(&self, wants: bool) {
+        self.huge_pages.store(wants, Ordering::Relaxed);
     }
 
     /// The controlling terminal.

@@ -2,8 +2,8 @@
 
 use crate::cx::KernelCalls;
 use crate::{
-    arch, attrs, clone, content, dirents, exec, fds, identity, io, ioctl, locks, memory, mounts, names, open,
-    process, random, signals, stat, syscall_table, usage, xattrs,
+    arch, attrs, caps, clone, content, dirents, exec, fds, identity, io, ioctl, locks, memory, mounts, names,
+    open, prctl, priority, process, random, sched, setid, signals, stat, syscall_table, usage, xattrs,
 };
 
 syscall_table! {
@@ -31,6 +31,7 @@ syscall_table! {
         readv => full, io::readv;
         writev => full, io::writev;
         access => full, stat::access;
+        sched_yield => full, sched::sched_yield;
         mremap => full, memory::mremap;
         msync => full, memory::msync;
         mincore => full, memory::mincore;
@@ -77,17 +78,28 @@ syscall_table! {
         times => full, usage::times;
         getuid => full, identity::getuid;
         getgid => full, identity::getgid;
+        setuid => full, setid::setuid;
+        setgid => full, setid::setgid;
         geteuid => full, identity::geteuid;
         getegid => full, identity::getegid;
         setpgid => full, process::setpgid;
         getppid => full, process::getppid;
         getpgrp => full, process::getpgrp;
         setsid => full, process::setsid;
+        setreuid => full, setid::setreuid;
+        setregid => full, setid::setregid;
         getgroups => full, identity::getgroups;
+        setgroups => full, setid::setgroups;
+        setresuid => full, setid::setresuid;
         getresuid => full, identity::getresuid;
+        setresgid => full, setid::setresgid;
         getresgid => full, identity::getresgid;
         getpgid => full, process::getpgid;
+        setfsuid => full, setid::setfsuid;
+        setfsgid => full, setid::setfsgid;
         getsid => full, process::getsid;
+        capget => full, caps::capget;
+        capset => full, caps::capset;
         rt_sigpending => full, signals::rt_sigpending;
         rt_sigtimedwait => full, signals::rt_sigtimedwait;
         rt_sigqueueinfo => full, signals::rt_sigqueueinfo;
@@ -96,20 +108,42 @@ syscall_table! {
         utime => full, attrs::utime;
         mknod => full, names::mknod;
         uselib => refused(ENOSYS, "obsolete; libraries are mapped by the loader");
+        personality => partial("kept and told"), priority::personality;
+        ustat => refused(ENOSYS, "not offered");
         statfs => full, stat::statfs;
         fstatfs => full, stat::fstatfs;
+        sysfs => refused(ENOSYS, "not offered");
+        getpriority => full, priority::getpriority;
+        setpriority => partial("kept and told; the host schedules as it likes"), priority::setpriority;
+        sched_setparam => partial("kept and told; the host schedules as it likes"), sched::sched_setparam;
+        sched_getparam => full, sched::sched_getparam;
+        sched_setscheduler => partial("kept and told; the host schedules as it likes"), sched::sched_setscheduler;
+        sched_getscheduler => full, sched::sched_getscheduler;
+        sched_get_priority_max => full, sched::sched_get_priority_max;
+        sched_get_priority_min => full, sched::sched_get_priority_min;
+        sched_rr_get_interval => full, sched::sched_rr_get_interval;
         mlock => partial("accounted, not pinned"), memory::mlock;
         munlock => partial("accounted, not pinned"), memory::munlock;
         mlockall => partial("accounted, not pinned"), memory::mlockall;
         munlockall => partial("accounted, not pinned"), memory::munlockall;
+        modify_ldt => refused(ENOSYS, "not offered");
+        _sysctl => refused(ENOSYS, "not offered");
+        prctl => partial("no checkpoints, speculation control or tracers by name"), prctl::prctl;
         arch_prctl => partial("no faulting cpuid, no shadow stacks"), arch::arch_prctl;
         setrlimit => full, process::setrlimit;
         chroot => full, names::chroot;
         sync => full, mounts::sync;
         mount => partial("no moves, recursive binds, remount of file-system options or propagation"), mounts::mount;
         umount2 => partial("no MNT_EXPIRE"), mounts::umount2;
+        swapon => refused(EPERM, "there is no such thing in a sandbox");
+        swapoff => refused(EPERM, "there is no such thing in a sandbox");
         sethostname => full, identity::sethostname;
         setdomainname => full, identity::setdomainname;
+        iopl => refused(EPERM, "there is no such thing in a sandbox");
+        ioperm => refused(EPERM, "there is no such thing in a sandbox");
+        init_module => refused(EPERM, "there is no such thing in a sandbox");
+        delete_module => refused(EPERM, "there is no such thing in a sandbox");
+        nfsservctl => refused(ENOSYS, "not offered");
         gettid => full, identity::gettid;
         readahead => full, content::readahead;
         setxattr => full, xattrs::setxattr;
@@ -125,12 +159,25 @@ syscall_table! {
         lremovexattr => full, xattrs::lremovexattr;
         fremovexattr => full, xattrs::fremovexattr;
         tkill => full, signals::tkill;
+        sched_setaffinity => partial("kept and told; the host schedules as it likes"), sched::sched_setaffinity;
+        sched_getaffinity => full, sched::sched_getaffinity;
+        lookup_dcookie => refused(ENOSYS, "not offered");
         getdents64 => full, dirents::getdents64;
         set_tid_address => full, identity::set_tid_address;
         fadvise64 => full, content::fadvise64;
         exit_group => full, process::exit_group;
         tgkill => full, signals::tgkill;
         utimes => full, attrs::utimes;
+        mbind => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
+        set_mempolicy => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
+        get_mempolicy => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
+        kexec_load => refused(EPERM, "there is no such thing in a sandbox");
+        add_key => refused(ENOSYS, "no key rings");
+        request_key => refused(ENOSYS, "no key rings");
+        keyctl => refused(ENOSYS, "no key rings");
+        ioprio_set => partial("kept and told"), priority::ioprio_set;
+        ioprio_get => full, priority::ioprio_get;
+        migrate_pages => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
         openat => full, open::openat;
         mkdirat => full, names::mkdirat;
         mknodat => full, names::mknodat;
@@ -147,27 +194,47 @@ syscall_table! {
         set_robust_list => full, identity::set_robust_list;
         get_robust_list => full, identity::get_robust_list;
         sync_file_range => partial("writes back the whole file"), content::sync_file_range;
+        move_pages => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
         utimensat => full, attrs::utimensat;
         fallocate => full, content::fallocate;
         dup3 => full, fds::dup3;
         preadv => full, io::preadv;
         pwritev => full, io::pwritev;
         rt_tgsigqueueinfo => full, signals::rt_tgsigqueueinfo;
+        perf_event_open => refused(EPERM, "reaches into the host's kernel");
         prlimit64 => full, process::prlimit64;
         syncfs => full, content::syncfs;
         getcpu => partial("always the first processor; the vDSO knows better"), arch::getcpu;
+        kcmp => refused(ENOSYS, "as a kernel built without it");
+        finit_module => refused(EPERM, "there is no such thing in a sandbox");
+        sched_setattr => partial("kept and told; no deadlines, no utilisation clamps"), sched::attr::sched_setattr;
+        sched_getattr => full, sched::attr::sched_getattr;
         renameat2 => full, names::renameat2;
         getrandom => full, random::getrandom;
+        kexec_file_load => refused(EPERM, "there is no such thing in a sandbox");
+        bpf => refused(EPERM, "reaches into the host's kernel");
         execveat => full, exec::execveat;
+        userfaultfd => refused(ENOSYS, "not offered");
+        membarrier => refused(ENOSYS, "the Sentry cannot order the memory of other threads; libraries do without");
         mlock2 => partial("accounted, not pinned"), memory::mlock2;
         preadv2 => partial("RWF_NOWAIT of a regular file may wait for the host"), io::preadv2;
         pwritev2 => partial("no RWF_APPEND"), io::pwritev2;
+        pkey_alloc => refused(ENOSYS, "not offered");
+        pkey_free => refused(ENOSYS, "not offered");
         statx => full, stat::statx;
         rseq => refused(ENOSYS, "the Sentry does not see preemption; C libraries do without");
+        io_uring_setup => refused(ENOSYS, "a second way into the kernel that is not offered; programs fall back");
+        io_uring_enter => refused(ENOSYS, "a second way into the kernel that is not offered; programs fall back");
+        io_uring_register => refused(ENOSYS, "a second way into the kernel that is not offered; programs fall back");
         clone3 => partial("no pidfds, namespaces, set_tid or cgroup"), clone::clone3;
         close_range => full, fds::close_range;
         openat2 => full, open::openat2;
         faccessat2 => full, stat::faccessat2;
+        landlock_create_ruleset => refused(ENOSYS, "as a kernel built without it");
+        landlock_add_rule => refused(ENOSYS, "as a kernel built without it");
+        landlock_restrict_self => refused(ENOSYS, "as a kernel built without it");
+        memfd_secret => refused(ENOSYS, "not offered");
+        set_mempolicy_home_node => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
         fchmodat2 => full, attrs::fchmodat2;
     }
 }
