@@ -267,6 +267,7 @@ static void attributes(void)
 
 int main(void)
 {
+    setvbuf(stdout, NULL, _IONBF, 0);
     umask(022);
     enter_scratch();
     opening();

@@ -12,12 +12,16 @@
 #define RW (PROT_READ | PROT_WRITE)
 
 static sigjmp_buf env;
-static volatile int fault_signal, fault_code;
+static volatile int fault_signal, fault_code, expecting;
 static void *volatile fault_address;
 
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
     (void)context;
+    if (!expecting) {
+        printf("not ok a fault nobody expected: signal %d at %p\n", signal, info->si_addr);
+        _exit(98);
+    }
     fault_signal = signal;
     fault_code = info->si_code;
     fault_address = info->si_addr;
@@ -28,11 +32,13 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 static int touch(volatile char *at, int writes)
 {
     fault_signal = 0;
+    expecting = 1;
     if (!sigsetjmp(env, 1)) {
         char byte = *at;
         if (writes)
             *at = byte;
     }
+    expecting = 0;
     return fault_signal;
 }
 
@@ -208,6 +214,7 @@ static void memfds(void)
 
 int main(void)
 {
+    setvbuf(stdout, NULL, _IONBF, 0);
     enter_scratch();
     struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
     sigaction(SIGSEGV, &action, NULL);
