@@ -9,6 +9,7 @@ mod kit;
 mod memory;
 mod threads;
 mod traps;
+mod vdso;
 
 use crate::Platform;
 
@@ -29,6 +30,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("kill_is_reported", traps::kill_is_reported),
     ("mappings_change", memory::mappings_change),
     ("files_are_mapped", memory::files_are_mapped),
+    ("time_is_told_without_a_trap", vdso::time_is_told_without_a_trap),
     ("copies_stop_at_holes", memory::copies_stop_at_holes),
     ("words_are_exchanged", memory::words_are_exchanged),
     ("spaces_are_changed_from_elsewhere", elsewhere::spaces_are_changed_from_elsewhere),

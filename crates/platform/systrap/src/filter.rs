@@ -13,6 +13,8 @@ enum Check {
     Any,
     /// The first argument lies below the stub.
     BelowStub,
+    /// The first two arguments are these.
+    FirstTwo(u64, u64),
     /// The first argument is one of these.
     First(&'static [u64]),
     /// The low 7 bits of the second argument are one of these (futex operations).
@@ -38,6 +40,11 @@ const STUB_CALLS: &[(i64, Check, &str)] = &[
         Check::First(&[CLONE_THREAD, CLONE_FORK, CLONE_SHARED]),
         "exact flags; a thread the Sentry does not expect is killed at its first doorbell",
     ),
+    (
+        libc::SYS_prctl,
+        Check::FirstTwo(libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64),
+        "a cloned process dies with the Sentry; nothing else can be set",
+    ),
     (libc::SYS_rt_sigreturn, Check::Any, "its own registers; the kernel sanitises them"),
     (libc::SYS_futex, Check::FutexOp(&[1, 10]), "wakes threads that share the word"),
     (libc::SYS_exit, Check::Any, "ends itself; the reaper sees processes go"),
@@ -55,6 +62,10 @@ fn row(asm: &mut Assembler, nr: i64, check: Check) {
     match check {
         Check::Any => {}
         Check::BelowStub => asm.if_ge(Field::Arg(Arg::A0), STUB, deny, allow),
+        Check::FirstTwo(first, second) => {
+            asm.if_eq(Field::Arg(Arg::A0), first, bpf::Target::Next, deny);
+            asm.if_eq(Field::Arg(Arg::A1), second, allow, deny);
+        }
         Check::First(values) => {
             for value in values {
                 asm.if_eq(Field::Arg(Arg::A0), *value, allow, bpf::Target::Next);

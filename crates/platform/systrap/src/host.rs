@@ -1,79 +1,121 @@
 //! Host threads and processes, and what a held thread can be told to do.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use bpf::Program;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use platform::{HostExit, PlatformError};
 
+use crate::children::Children;
 use crate::frame::{Frame, encode};
 use crate::layout::{ACTION, ACTIONS, INTERRUPT, MAILBOX, OFF_ACTIONS, OFF_NEW_UC, SLOT, STUB};
 use crate::raw::sys::{self, Notif};
 use crate::serve::Listener;
 use crate::space::Space;
 use crate::task::Task;
+use crate::vdso::Vdso;
 
 /// After what time of waiting for a thread to look whether it lives.
 const LOOK_AFTER: Duration = Duration::from_millis(200);
 
 /// What all address spaces share.
 pub(crate) struct Shared {
-    pub(crate) filter: Program,
+    pub(crate) children: Arc<Children>,
     pub(crate) xsave_size: usize,
     pub(crate) xcr0: u64,
+    /// The vDSO that every new process has, unless the host keeps it from being moved.
+    pub(crate) vdso: OnceLock<Vdso>,
+    /// The host's `/proc`, opened while it could be reached.
+    pub(crate) proc: Option<OwnedFd>,
     /// Spaces by address, to find ours again behind the trait object.
     pub(crate) spaces: Mutex<HashMap<usize, Weak<Space>>>,
 }
 
 impl Shared {
-    /// No spaces yet.
-    pub(crate) fn new(filter: Program, xsave_size: usize, xcr0: u64) -> Self {
-        Self { filter, xsave_size, xcr0, spaces: Mutex::new(HashMap::new()) }
+    /// Opens a file of the host's `/proc`.
+    pub(crate) fn proc_file(&self, path: &str, flags: OFlag) -> std::io::Result<File> {
+        let proc = self.proc.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
+        Ok(openat(proc, path, flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
+    }
+
+    /// The text of a file of the host's `/proc`; empty when it is gone.
+    pub(crate) fn proc_text(&self, path: &str) -> String {
+        let mut text = String::new();
+        let read = self.proc_file(path, OFlag::O_RDONLY).and_then(|mut file| file.read_to_string(&mut text));
+        if read.is_err() { String::new() } else { text }
     }
 }
 
 /// A host thread group.
 #[derive(Default)]
 pub(crate) struct Process {
-    /// Its id; zero until it has introduced itself.
+    /// Its id; zero until it is known.
     pub(crate) tgid: AtomicI32,
+    /// It has ended, and its id may be anybody's.
+    buried: Mutex<bool>,
     /// We ended it.
     pub(crate) requested: AtomicBool,
     /// It broke the protocol.
     pub(crate) corrupt: AtomicBool,
+    /// Its last thread ended by a handler's will, which so knows.
+    pub(crate) left: AtomicBool,
     /// Its threads that have not ended.
     pub(crate) hosts: Mutex<Vec<Arc<Host>>>,
 }
 
 impl Process {
+    /// Gives it its id. Whether it had none.
+    pub(crate) fn identify(&self, pid: i32) -> bool {
+        self.tgid.compare_exchange(0, pid, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Somebody wanted its end before it had an id.
+    pub(crate) fn is_doomed(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_buried(&self) -> bool {
+        *self.buried.lock()
+    }
+
     /// Ends it.
     pub(crate) fn kill(&self) {
         self.requested.store(true, Ordering::SeqCst);
+        self.signal(self.tgid.load(Ordering::SeqCst), libc::SIGKILL);
+    }
+
+    /// It broke the protocol: ends it.
+    pub(crate) fn condemn(&self) {
+        self.corrupt.store(true, Ordering::SeqCst);
+        self.kill();
+    }
+
+    /// Sends a signal to one of its threads, if it has not ended.
+    pub(crate) fn signal(&self, tid: i32, signal: i32) {
+        let buried = self.buried.lock();
         let tgid = self.tgid.load(Ordering::SeqCst);
-        if tgid > 0 {
-            sys::tgkill(tgid, tgid, libc::SIGKILL);
+        if !*buried && tgid > 0 && tid > 0 {
+            sys::tgkill(tgid, tid, signal);
         }
     }
 
-    /// Waits for its end on a thread of its own, then tells the handlers.
-    pub(crate) fn reap_in_background(self: &Arc<Self>, listener: &Arc<Listener>) {
-        let (process, listener) = (Arc::clone(self), Arc::clone(listener));
-        let tgid = self.tgid.load(Ordering::SeqCst);
-        let spawned =
-            std::thread::Builder::new().name("reaper".into()).stack_size(256 << 10).spawn(move || {
-                let signal = sys::reap(tgid);
-                process.gone(&listener, signal);
-            });
-        if spawned.is_err() {
-            tracing::error!(tgid, "no thread to reap a guest process");
-            self.kill();
-        }
+    /// Its id is given back by `reap`.
+    pub(crate) fn bury(&self, reap: impl FnOnce()) {
+        let mut buried = self.buried.lock();
+        *buried = true;
+        reap();
     }
 
-    fn gone(&self, listener: &Listener, signal: Option<i32>) {
+    /// Tells its handlers that it ended.
+    pub(crate) fn tell(self: &Arc<Self>, signal: Option<i32>) {
         let exit = if self.corrupt.load(Ordering::SeqCst) {
             HostExit::Corrupt
         } else if self.requested.load(Ordering::SeqCst) {
@@ -82,12 +124,20 @@ impl Process {
             signal.map_or(HostExit::Requested, HostExit::Signaled)
         };
         let hosts = std::mem::take(&mut *self.hosts.lock());
+        let mut handlers = Vec::new();
         for host in hosts {
-            listener.forget(&host);
+            host.listener.forget(&host);
             host.end();
-            if let Some(task) = host.task.lock().take() {
-                task.handler.host_exit(exit);
-            }
+            handlers.extend(host.task.lock().take().map(|task| Arc::clone(&task.handler)));
+        }
+        let tell = move || handlers.iter().for_each(|handler| handler.host_exit(exit));
+        if self.left.load(Ordering::SeqCst) {
+            return tell();
+        }
+        // The handlers have a thread's whole end before them, and may wait for others that only our thread
+        // can tell of.
+        if std::thread::Builder::new().name("systrap-exit".into()).spawn(tell).is_err() {
+            tracing::error!("no thread to tell of a guest's end");
         }
     }
 }
@@ -180,9 +230,8 @@ impl Host {
                 return Ok(());
             }
             if self.changed.wait_for(&mut held, LOOK_AFTER).timed_out() && !self.runs() {
-                // A thread of a process that lives: nobody else tells its end.
-                self.process.corrupt.store(true, Ordering::SeqCst);
-                self.process.kill();
+                // The process may live: then nobody else tells the thread's end.
+                self.process.signal(self.process.tgid.load(Ordering::SeqCst), libc::SIGKILL);
                 return Err(PlatformError::Gone);
             }
         }
@@ -210,10 +259,7 @@ impl Host {
 
     /// Makes it ring soon, once more than it otherwise would.
     pub(crate) fn poke(&self) {
-        let tid = self.tid.load(Ordering::SeqCst);
-        if tid > 0 {
-            sys::tgkill(self.process.tgid.load(Ordering::SeqCst), tid, INTERRUPT);
-        }
+        self.process.signal(self.tid.load(Ordering::SeqCst), INTERRUPT);
     }
 
     /// The same when it is at its doorbell and in nobody's hand.

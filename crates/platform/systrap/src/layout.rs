@@ -1,5 +1,7 @@
 //! Where stub and mailbox lie in a guest's address space, and how a mailbox is divided.
 
+/// Bytes of a page.
+pub(crate) const PAGE: u64 = 4096;
 /// First byte of the stub's page; the guest ends below [`MAX_ADDRESS`].
 pub(crate) const STUB: u64 = 0x7fff_0000_0000;
 /// Bytes of the stub.
@@ -16,6 +18,8 @@ pub(crate) const MAILBOX_LEN: u64 = SLOT * SLOTS as u64;
 pub(crate) const MAX_ADDRESS: u64 = 0x7ffe_0000_0000;
 /// Lowest address a guest may map.
 pub(crate) const MIN_ADDRESS: u64 = 0x1_0000;
+/// Where processes keep the vDSO until a kernel wants it mapped; the first that is free in the Sentry.
+pub(crate) const VDSO_PLACES: [u64; 2] = [0x7ffe_1000_0000, 0x7ffe_2000_0000];
 /// End of user space.
 pub(crate) const USER_END: u64 = 0x7fff_ffff_f000;
 
@@ -59,7 +63,9 @@ pub(crate) const CLONE_THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_SIGHAND
     | libc::CLONE_THREAD
     | libc::CLONE_SYSVSEM) as u64;
-/// Flags of a process with a copy of the memory.
-pub(crate) const CLONE_FORK: u64 = (libc::CLONE_PARENT | libc::SIGCHLD) as u64;
+/// Flags of a process with a copy of the memory. Like the zygote, it ends without a signal.
+pub(crate) const CLONE_FORK: u64 = libc::CLONE_PARENT as u64;
+/// Flags by which the zygote makes processes.
+pub(crate) const CLONE_ZYGOTE: u64 = CLONE_FORK;
 /// Flags of a process that shares the memory.
-pub(crate) const CLONE_SHARED: u64 = (libc::CLONE_PARENT | libc::CLONE_VM | libc::SIGCHLD) as u64;
+pub(crate) const CLONE_SHARED: u64 = (libc::CLONE_PARENT | libc::CLONE_VM) as u64;

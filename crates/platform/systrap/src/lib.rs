@@ -1,6 +1,7 @@
 //! The systrap platform: guests as host processes with private memory, caught by seccomp.
 //!
 //! - `layout`: where stub and mailbox lie.
+//! - `children`: guests' host processes: the zygote they are clones of, and their end.
 //! - `filter`: the table of host calls a guest reaches.
 //! - `raw`: the stub, the mailbox, host calls; all unsafe code.
 //! - `frame`: the signal frame a stopped thread rests on.
@@ -8,12 +9,16 @@
 //! - `serve`: listeners, and the leader/follower threads that serve them.
 //! - `space`: address spaces.
 //! - `task`: guest threads as a kernel sees them.
+//! - `vdso`: where the host's vDSO is kept for guests.
 //!
 //! State of this version: every trapped call enters by `SECCOMP_RET_TRAP`, so that registers are always
-//! at hand; the doorbell is a notification. Missing: the cheaper direct notification, trampolines, the
-//! zygote (processes are cloned from the Sentry), the host's vDSO,
-//! and times of single threads.
+//! at hand; the doorbell is a notification. Missing: the cheaper direct notification, trampolines, and
+//! peak memory of a space.
+//!
+//! A [`Systrap`] must be made before the Sentry locks itself in: it clones the zygote, which must not
+//! inherit a seccomp filter, and opens `/proc`.
 
+mod children;
 mod filter;
 mod frame;
 mod host;
@@ -22,14 +27,23 @@ mod raw;
 mod serve;
 mod space;
 mod task;
+mod vdso;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use platform::{AddressSpace, Features, NewThread, Platform, PlatformError};
 
-/// The backend.
+use crate::children::Children;
+use crate::vdso::Vdso;
+
+/// The backend. Guest processes end with it: when it is dropped, or when this program ends in any way.
 pub struct Systrap {
     shared: Arc<host::Shared>,
+    /// The space that showed that it works here, for the first to ask.
+    spare: Mutex<Option<Arc<space::Space>>>,
 }
 
 impl Systrap {
@@ -44,7 +58,30 @@ impl Systrap {
         if !raw::sys::has_fsgsbase() {
             return Err(unsupported("FSGSBASE is missing".to_owned()));
         }
-        Ok(Self { shared: Arc::new(host::Shared::new(filter, xsave_size, xcr0)) })
+        let vdso = Vdso::find(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default());
+        let shared = Arc::new(host::Shared {
+            children: Children::start(&filter, vdso.as_ref())?,
+            xsave_size,
+            xcr0,
+            vdso: OnceLock::new(),
+            proc: std::fs::File::open("/proc").ok().map(OwnedFd::from),
+            spaces: Mutex::new(HashMap::new()),
+        });
+        let systrap = Self { spare: Mutex::new(None), shared };
+        let space = space::Space::fresh(&systrap.shared)?;
+        if let Some(vdso) = vdso
+            && space.holds(vdso.header(), b"\x7fELF")
+        {
+            let _ = systrap.shared.vdso.set(vdso);
+        }
+        *systrap.spare.lock() = Some(space);
+        Ok(systrap)
+    }
+}
+
+impl Drop for Systrap {
+    fn drop(&mut self) {
+        self.shared.children.close();
     }
 }
 
@@ -60,12 +97,13 @@ impl Platform for Systrap {
             native_futex: true,
             xsave_size: self.shared.xsave_size,
             xcr0: self.shared.xcr0,
-            host_vdso: false,
+            host_vdso: self.shared.vdso.get().is_some(),
         }
     }
 
     fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>, PlatformError> {
-        Ok(space::Space::fresh(&self.shared)?)
+        let spare = self.spare.lock().take();
+        Ok(spare.map_or_else(|| space::Space::fresh(&self.shared), Ok)?)
     }
 
     fn spawn(&self, space: &Arc<dyn AddressSpace>, thread: NewThread) -> Result<(), PlatformError> {

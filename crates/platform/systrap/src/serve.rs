@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::children::Children;
 use crate::host::Host;
 use crate::layout::{DOORBELL, MAILBOX, SLOT, STUB, STUB_LEN};
 use crate::raw::sys::{self, Notif};
@@ -35,6 +36,7 @@ struct Leadership {
 /// A seccomp listener and the threads behind it.
 pub(crate) struct Listener {
     fd: OwnedFd,
+    children: Arc<Children>,
     leadership: Mutex<Leadership>,
     vacant: Condvar,
     /// Threads by id.
@@ -46,10 +48,11 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Serves `fd` from now on.
-    pub(crate) fn new(fd: OwnedFd) -> Arc<Self> {
+    pub(crate) fn new(fd: OwnedFd, children: &Arc<Children>) -> Arc<Self> {
         sys::sync_wake_up(fd.as_raw_fd());
         Arc::new(Self {
             fd,
+            children: Arc::clone(children),
             leadership: Mutex::default(),
             vacant: Condvar::new(),
             hosts: Mutex::default(),
@@ -162,8 +165,7 @@ impl Listener {
                 }
             }
             Some(host) => {
-                host.process.corrupt.store(true, Ordering::SeqCst);
-                host.process.kill();
+                host.process.condemn();
             }
             None => sys::kill(notif.pid as i32),
         }
@@ -175,10 +177,7 @@ impl Listener {
             return sys::kill(notif.pid as i32);
         };
         self.know(notif.pid, &host);
-        if host.process.tgid.compare_exchange(0, notif.pid as i32, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-        {
-            host.process.reap_in_background(self);
-        }
+        self.children.claim(&host.process, notif.pid as i32);
         let answer = match (host.forked, host.space.upgrade()) {
             (true, Some(space)) => {
                 sys::add_fd(self.fd(), notif.id, space.mailbox.raw_fd(), Some(MAILBOX_FD), true).map(|_| ())

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use abi::Errno;
 use guestmem::{Fault, UserAddr, UserMem};
 use memmap::Backing;
+use nix::fcntl::OFlag;
 use parking_lot::Mutex;
 use platform::space::MemoryUse;
 use platform::{AddressSpace, Advice, MapError, MapOp, PlatformError};
 
 use crate::host::{Hand, Host, Process, Shared};
-use crate::layout::{ACT_CMPXCHG, MAILBOX, MAILBOX_LEN, OFF_READY, SLOTS, STUB, STUB_LEN, USER_END};
+use crate::layout::{ACT_CMPXCHG, OFF_READY, SLOTS};
 use crate::raw::mailbox::Mailbox;
-use crate::raw::{child, sys};
+use crate::raw::sys;
 use crate::serve::Listener;
 
 thread_local! {
@@ -25,6 +26,8 @@ thread_local! {
     pub(crate) static CURRENT: RefCell<Option<Arc<Host>>> = const { RefCell::new(None) };
 }
 
+/// After what time of waiting for a new process to look whether it lives.
+const LOOK_AFTER: Duration = Duration::from_millis(100);
 /// How long a new process may take to reach the stub.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -64,55 +67,59 @@ impl Space {
     pub(crate) fn fresh(shared: &Arc<Shared>) -> Result<Arc<Self>, PlatformError> {
         let space = Self::empty(shared)?;
         let slot = space.take_slot()?;
-        let plan = child::Plan { filter: shared.filter.insns(), mailbox: space.mailbox.raw_fd() };
-        let pid = child::start(&plan).map_err(host_error("cloning a guest process"))?;
-        let listener = match space.fetch_listener(pid, slot) {
-            Ok(fd) => Listener::new(fd),
+        let process = Arc::new(Process::default());
+        let pid = shared.children.clone_zygote(space.mailbox.raw_fd(), &process)?;
+        let host = match space.meet(pid, slot, &process) {
+            Ok(host) => host,
             Err(error) => {
-                sys::kill(pid);
-                sys::reap(pid);
+                process.kill();
                 return Err(error);
             }
         };
-        let process = Arc::new(Process::default());
-        process.tgid.store(pid, Ordering::SeqCst);
-        let host = Host::new(Arc::clone(&listener), Arc::clone(&process), &space, slot, false);
-        listener.know(pid as u32, &host);
-        process.reap_in_background(&listener);
-        listener.start();
-        *space.parked.lock() = Some(Arc::clone(&host));
+        let (at, len) = shared.children.leftover;
+        let actions =
+            [[libc::SYS_close as u64, 0, 0, 0, 0, 0, 0], [libc::SYS_munmap as u64, at, len, 0, 0, 0, 0]];
         host.wait()?;
-        let unmap = |from: u64, to: u64| [libc::SYS_munmap as u64, from, to - from, 0, 0, 0, 0];
-        let results = host.run(
-            &space,
-            &[
-                [libc::SYS_close as u64, 0, 0, 0, 0, 0, 0],
-                unmap(0, STUB),
-                unmap(STUB + STUB_LEN, MAILBOX),
-                unmap(MAILBOX + MAILBOX_LEN, USER_END),
-            ],
-        )?;
-        if results.iter().any(|r| *r < 0) {
+        if host.run(&space, &actions)?.iter().any(|r| *r < 0) {
             process.kill();
             return Err(PlatformError::Exhausted("memory"));
         }
+        *space.parked.lock() = Some(host);
         Ok(space)
     }
 
-    fn fetch_listener(&self, pid: i32, slot: usize) -> Result<std::os::fd::OwnedFd, PlatformError> {
+    /// Takes over the listener of a new process, and expects its thread at the doorbell.
+    fn meet(
+        self: &Arc<Self>,
+        pid: i32,
+        slot: usize,
+        process: &Arc<Process>,
+    ) -> Result<Arc<Host>, PlatformError> {
+        let fd = self.fetch_listener(pid, slot, process)?;
+        let listener = Listener::new(fd, &self.shared.children);
+        let host = Host::new(Arc::clone(&listener), Arc::clone(process), self, slot, false);
+        listener.know(pid as u32, &host);
+        if process.is_buried() {
+            return Err(PlatformError::Gone);
+        }
+        listener.start();
+        Ok(host)
+    }
+
+    fn fetch_listener(&self, pid: i32, slot: usize, process: &Process) -> Result<OwnedFd, PlatformError> {
         let began = Instant::now();
         loop {
+            self.mailbox.wait_while_zero(slot, OFF_READY, LOOK_AFTER);
             let ready = self.mailbox.get(slot, OFF_READY) as u32;
             if ready != 0 {
                 return sys::take_fd(pid, ready as i32 - 1).map_err(host_error("fetching a listener"));
             }
-            if began.elapsed() > START_LIMIT || sys::has_exited(pid) {
+            if began.elapsed() > START_LIMIT || process.is_buried() {
                 return Err(PlatformError::Unsupported {
                     platform: "systrap",
                     reason: "a guest process did not reach its stub".to_owned(),
                 });
             }
-            std::thread::sleep(Duration::from_micros(50));
         }
     }
 
@@ -163,6 +170,12 @@ impl Space {
             .map(|h| h.tid.load(Ordering::SeqCst))
             .find(|t| *t > 0)
             .unwrap_or(0)
+    }
+
+    /// Whether these bytes are at `at`, which may be outside of what a guest can map.
+    pub(crate) fn holds(&self, at: u64, bytes: &[u8]) -> bool {
+        let mut found = vec![0; bytes.len()];
+        sys::read_guest(self.pid(), at, &mut found) == bytes.len() && found == bytes
     }
 
     fn op(&self, actor: &Hand<'_>, op: &MapOp) -> Result<(), Errno> {
@@ -285,13 +298,13 @@ impl AddressSpace for Space {
 
     fn write_forced(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
         use std::os::unix::fs::FileExt;
-        let path = format!("/proc/{}/mem", self.pid());
-        let file = std::fs::File::options().write(true).open(path).map_err(|_| Fault { copied: 0 })?;
+        let path = format!("{}/mem", self.pid());
+        let file = self.shared.proc_file(&path, OFlag::O_WRONLY).map_err(|_| Fault { copied: 0 })?;
         file.write_all_at(buf, addr.0).map_err(|_| Fault { copied: 0 })
     }
 
     fn memory_use(&self) -> MemoryUse {
-        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).unwrap_or_default();
+        let text = self.shared.proc_text(&format!("{}/statm", self.pid()));
         let mut pages = text.split_whitespace().skip(1).filter_map(|w| w.parse::<u64>().ok());
         let resident = pages.next().unwrap_or(0) * 4096;
         MemoryUse { resident, shared: pages.next().unwrap_or(0) * 4096, peak_resident: resident }
@@ -299,14 +312,25 @@ impl AddressSpace for Space {
 
     fn resident_pages(&self, addr: UserAddr, pages: usize) -> Result<Vec<bool>, Errno> {
         use std::os::unix::fs::FileExt;
-        let file = std::fs::File::open(format!("/proc/{}/pagemap", self.pid())).map_err(|_| Errno::ESRCH)?;
+        let path = format!("{}/pagemap", self.pid());
+        let file = self.shared.proc_file(&path, OFlag::O_RDONLY).map_err(|_| Errno::ESRCH)?;
         let mut words = vec![0; pages.checked_mul(8).ok_or(Errno::ENOMEM)?];
         file.read_exact_at(&mut words, addr.0 / 4096 * 8).map_err(|_| Errno::ENOMEM)?;
         Ok(words.chunks_exact(8).map(|w| w.last().is_some_and(|top| top & 0xc0 != 0)).collect())
     }
 
-    fn map_vdso(&self, _addr: UserAddr) -> Result<(UserAddr, u64), MapError> {
-        Err(MapError { index: 0, errno: Errno::ENOSYS })
+    fn map_vdso(&self, addr: UserAddr) -> Result<(UserAddr, u64), MapError> {
+        let failed = |errno| MapError { index: 0, errno };
+        let vdso = self.shared.vdso.get().ok_or(failed(Errno::ENOSYS))?;
+        let moves = vdso.moves_to(addr.0);
+        let mremap = |(from, to, len): (u64, u64, u64)| [libc::SYS_mremap as u64, from, len, len, 3, to, 0];
+        let actions: Vec<_> = moves.into_iter().map(mremap).collect();
+        let results = self.act(|actor| actor.run(self, &actions)).map_err(|error| failed(error.into()))?;
+        if let Some(result) = results.into_iter().find(|r| (-4095..0).contains(r)) {
+            return Err(failed(Errno::from_raw(-result as i32).unwrap_or(Errno::ENOMEM)));
+        }
+        let (kept, len) = vdso.kept();
+        Ok((UserAddr(addr.0 + (vdso.header() - kept)), len))
     }
 
     fn futex_wake(&self, addr: UserAddr, count: u32, bitset: u32) -> Result<u32, Errno> {
@@ -332,13 +356,12 @@ impl AddressSpace for Space {
     }
 
     fn cpu_time(&self) -> (Duration, Duration) {
-        stat_times(&format!("/proc/{}/stat", self.pid()))
+        stat_times(&self.shared.proc_text(&format!("{}/stat", self.pid())))
     }
 }
 
 /// User and system time from a `stat` file of the host; zero when it is gone.
-pub(crate) fn stat_times(path: &str) -> (Duration, Duration) {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+pub(crate) fn stat_times(text: &str) -> (Duration, Duration) {
     let after = text.rsplit_once(')').map_or("", |(_, rest)| rest);
     let mut ticks = after.split_whitespace().skip(11).filter_map(|w| w.parse::<u64>().ok());
     let mut next = || Duration::from_millis(ticks.next().unwrap_or(0) * 10);

@@ -1,5 +1,6 @@
 //! Guest threads as a kernel sees them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -60,9 +61,9 @@ impl ThreadHandle for Task {
     }
 
     fn cpu_time(&self) -> (Duration, Duration) {
-        let host = self.place().host;
+        let Place { host, space } = self.place();
         let (tgid, tid) = (host.process.tgid.load(Ordering::SeqCst), host.tid.load(Ordering::SeqCst));
-        stat_times(&format!("/proc/{tgid}/task/{tid}/stat"))
+        stat_times(&space.shared.proc_text(&format!("{tgid}/task/{tid}/stat")))
     }
 }
 
@@ -132,8 +133,7 @@ fn trapped(host: &Arc<Host>, task: &Arc<Task>, notif: &Notif) {
     let place = task.place();
     let trap = host.frame(&place.space).and_then(|frame| decode(&place.space, host, &frame, notif));
     let Some(trap) = trap else {
-        host.process.corrupt.store(true, Ordering::SeqCst);
-        return host.process.kill();
+        return host.process.condemn();
     };
     if trap == Trap::Interrupted && !task.interrupted.swap(false, Ordering::SeqCst) {
         // Told already, by the trap of an earlier host thread.
@@ -153,8 +153,14 @@ fn trapped(host: &Arc<Host>, task: &Arc<Task>, notif: &Notif) {
         frame.set_bases(notif.args[4], notif.args[5]);
     }
     let handler = Arc::clone(&task.handler);
-    let resume = handler.trap(&mut thread, trap);
-    thread.go_on(resume);
+    // A handler that panics costs its guest's process, not the thread that serves others too.
+    match catch_unwind(AssertUnwindSafe(|| handler.trap(&mut thread, trap))) {
+        Ok(resume) => thread.go_on(resume),
+        Err(_) => {
+            tracing::error!(?trap, "a trap's handler panicked; its guest is ended");
+            host.process.condemn();
+        }
+    }
 }
 
 fn decode(space: &Space, host: &Host, frame: &Frame<'_>, notif: &Notif) -> Option<Trap> {
@@ -213,6 +219,7 @@ impl Stopped {
             Resume::Exit => self.exit(),
             Resume::ExitProcess => {
                 host.process.requested.store(true, Ordering::SeqCst);
+                host.process.left.store(true, Ordering::SeqCst);
                 host.run_last(&self.place.space, [libc::SYS_exit_group as u64, 0, 0, 0, 0, 0, 0]);
             }
         }
@@ -224,13 +231,14 @@ impl Stopped {
         if addr != 0 && space.hosts.lock().len() > 1 && space.write(UserAddr(addr), &[0; 4]).is_ok() {
             let _ = space.futex_wake(UserAddr(addr), 1, u32::MAX);
         }
-        host.process.requested.store(true, Ordering::SeqCst);
         let last = {
             let mut hosts = host.process.hosts.lock();
             let others = hosts.iter().any(|h| !Arc::ptr_eq(h, host));
             if others {
                 hosts.retain(|h| !Arc::ptr_eq(h, host));
-                host.process.requested.store(false, Ordering::SeqCst);
+            } else {
+                host.process.requested.store(true, Ordering::SeqCst);
+                host.process.left.store(true, Ordering::SeqCst);
             }
             !others
         };
@@ -264,6 +272,8 @@ impl Stopped {
             interrupted: AtomicBool::new(false),
         });
         *host.task.lock() = Some(Arc::clone(&task));
+        let shared = &space.shared;
+        let _starting = shared.children.starting();
         let nonce = parent.listener.expect(&host);
         // The stack pointer is never used, but CLONE_VM demands one.
         let address = MAILBOX + slot as u64 * SLOT;
@@ -272,9 +282,15 @@ impl Stopped {
         if let Ok(tid) = result
             && tid > 0
         {
+            // It may have introduced itself already, or be dead already.
+            shared.children.claim(&host.process, tid as i32);
             return Ok(task);
         }
         parent.listener.unexpect(nonce);
+        if flags != CLONE_THREAD {
+            // It may be there all the same, when the parent died before it could tell.
+            host.process.kill();
+        }
         host.process.hosts.lock().retain(|h| !Arc::ptr_eq(h, &host));
         host.task.lock().take();
         host.end();

@@ -98,6 +98,16 @@ impl Mailbox {
         }
     }
 
+    /// Waits, for at most `timeout`, until somebody wakes those who wait for the word at `offset`, which holds
+    /// zero.
+    pub(crate) fn wait_while_zero(&self, slot: usize, offset: usize, timeout: std::time::Duration) {
+        let Some(word) = self.at(slot, offset, 4) else { return };
+        let limit =
+            libc::timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        // SAFETY: FUTEX_WAIT on a word that `at` checked, and a live local.
+        unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, 0, &raw const limit) };
+    }
+
     /// Writes a word.
     pub(crate) fn set(&self, slot: usize, offset: usize, value: u64) {
         if let Some(to) = self.at(slot, offset, 8) {

@@ -66,6 +66,10 @@ global_asm!(
     "test rax, rax",
     "jnz 5b",
     "mov rbx, r9", // the child: registers only
+    "mov edi, 1",  // PR_SET_PDEATHSIG, which a clone loses
+    "mov esi, 9",
+    "mov eax, 157",
+    "syscall",
     "mov rsi, -1",
     "mov rdi, rbx",
     "mov eax, {doorbell}",

@@ -114,20 +114,83 @@ pub(crate) fn tgkill(tgid: i32, tid: i32, signal: i32) {
     unsafe { libc::syscall(libc::SYS_tgkill, tgid, tid, signal) };
 }
 
-/// Waits for the child `pid`; its ending signal, or `None` when it exited.
-pub(crate) fn reap(pid: i32) -> Option<i32> {
-    let mut status = 0;
+/// Raw system call; the result or `-errno`.
+///
+/// # Safety
+/// As of the call made.
+#[inline(always)]
+pub(crate) unsafe fn raw_call(nr: i64, a: [u64; 6]) -> i64 {
+    let ret: i64;
+    // SAFETY: the caller answers for the call; the clobbers are the ABI's.
+    unsafe {
+        core::arch::asm!("syscall", inlateout("rax") nr => ret, in("rdi") a[0], in("rsi") a[1], in("rdx") a[2],
+            in("r10") a[3], in("r8") a[4], in("r9") a[5], lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    ret
+}
+
+/// Waits until a child of the calling thread has ended: its id, and the signal that ended it, if one did.
+/// It stays to be reaped. `None` without children.
+pub(crate) fn wait_child() -> Option<(i32, Option<i32>)> {
+    // __WALL and __WNOTHREAD.
+    let options = libc::WEXITED | libc::WNOWAIT | 0x4000_0000 | 0x2000_0000;
     loop {
+        // SAFETY: plain zeroes are a valid value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         // SAFETY: a live local.
-        let r = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) };
-        if r == pid {
-            break;
+        let r = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) };
+        if r == 0 {
+            let killed = matches!(info.si_code, libc::CLD_KILLED | libc::CLD_DUMPED);
+            // SAFETY: the field is valid in this kind of record.
+            let pid = unsafe { info.si_pid() };
+            // SAFETY: as above.
+            let status = unsafe { info.si_status() };
+            return Some((pid, killed.then_some(status)));
         }
-        if r < 0 && Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+        if Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
             return None;
         }
     }
-    libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status))
+}
+
+/// Reaps the ended child `pid`.
+pub(crate) fn reap(pid: i32) {
+    // SAFETY: no status is asked for.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
+}
+
+/// A connected pair of sockets that keep message bounds.
+pub(crate) fn socket_pair() -> Result<(OwnedFd, OwnedFd), Error> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Sends the zygote behind `socket` a mailbox; the id of the clone it makes, or `-errno`.
+pub(crate) fn ask_for_clone(socket: i32, mailbox: i32) -> Result<i64, Error> {
+    use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
+    let iov = [std::io::IoSlice::new(&[0])];
+    let rights = [mailbox];
+    let message = [ControlMessage::ScmRights(&rights)];
+    sendmsg::<()>(socket, &iov, &message, MsgFlags::MSG_NOSIGNAL, None)?;
+    let mut answer = [0; 8];
+    loop {
+        match recv(socket, &mut answer, MsgFlags::empty()) {
+            Ok(8) => return Ok(i64::from_ne_bytes(answer)),
+            Ok(_) => return Err(Error::from(std::io::ErrorKind::UnexpectedEof)),
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Bytes of the `rseq` area as newer C libraries register it.
+pub(crate) fn rseq_size() -> u64 {
+    // AT_RSEQ_FEATURE_SIZE and AT_RSEQ_ALIGN, zero where the kernel is older.
+    let [size, align] = [27, 28].map(|key| {
+        // SAFETY: a plain number.
+        unsafe { libc::getauxval(key) }
+    });
+    size.next_multiple_of(align.max(1)).max(32)
 }
 
 /// Copies between `local` and `remote` of process `pid`, page by page; bytes moved.
@@ -199,16 +262,4 @@ pub(crate) fn kill(pid: i32) {
         // SAFETY: plain numbers.
         unsafe { libc::kill(pid, libc::SIGKILL) };
     }
-}
-
-/// Has the child `pid` ended? It stays to be reaped.
-pub(crate) fn has_exited(pid: i32) -> bool {
-    // SAFETY: plain zeroes are a valid value.
-    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a live local.
-    let r = unsafe {
-        libc::waitid(libc::P_PID, pid as u32, &raw mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
-    };
-    // SAFETY: the field is valid in this kind of record.
-    r < 0 || unsafe { info.si_pid() } != 0
 }
