@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use abi::Errno;
 use abi::fs::OpenFlags;
+use abi::mm::Prot;
 use abi::poll::PollEvents;
 use guestmem::{IoSink, IoSource};
 use memmap::{Backing, MapIdentity, MapRequest, Mappable};
@@ -119,6 +120,10 @@ struct Mapping {
 impl Mappable for Mapping {
     fn backing(&self, request: MapRequest) -> std::result::Result<Backing, Errno> {
         self.real.backing(request)
+    }
+
+    fn shared_limit(&self) -> Prot {
+        self.real.shared_limit()
     }
 
     fn mapped(&self, request: MapRequest) {

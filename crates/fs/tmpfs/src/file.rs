@@ -2,11 +2,13 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use abi::mm::Prot;
 use abi::{Errno, PAGE_SIZE};
 use guestmem::{IoSink, IoSource};
 use memmap::{Backing, MapIdentity, MapRequest, Mappable};
-use vfs::{DirEntry, DirSink, File, FileContext, Inode, Result, SeekFrom};
+use vfs::{DirEntry, DirSink, File, FileContext, Inode, Result, Seals, SeekFrom};
 
 use crate::data::Data;
 use crate::node::{Body, Node, State};
@@ -21,7 +23,7 @@ pub(crate) struct DirFile {
     pub(crate) node: Arc<Node>,
 }
 
-/// An open regular file; also what is mapped.
+/// An open regular file.
 pub(crate) struct RegularFile {
     pub(crate) node: Arc<Node>,
 }
@@ -67,7 +69,7 @@ impl File for DirFile {
 
 impl RegularFile {
     fn with<T>(&self, run: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
-        run(&mut self.node.state.lock())
+        with(&self.node, run)
     }
 
     /// Copies page by page: fetched from the guest without a lock, then stored under it.
@@ -90,6 +92,7 @@ impl RegularFile {
             };
             let bytes = chunk.get(..n).ok_or(Errno::EIO)?;
             let stored = self.with(|state| {
+                state.check_write(at + n as u64)?;
                 data(state)?.write(&fs, at, bytes)?;
                 state.touch();
                 Ok(())
@@ -105,6 +108,10 @@ impl RegularFile {
         let end = next.unwrap_or_default();
         Ok((done, end))
     }
+}
+
+fn with<T>(node: &Node, run: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+    run(&mut node.state.lock())
 }
 
 fn data(state: &mut State) -> Result<&mut Data> {
@@ -157,7 +164,7 @@ impl File for RegularFile {
     }
 
     fn mappable(&self) -> Option<Arc<dyn Mappable>> {
-        Some(Arc::new(Self { node: Arc::clone(&self.node) }))
+        Some(Arc::new(Mapping { node: Arc::clone(&self.node), writable: AtomicBool::new(false) }))
     }
 
     fn fsync(&self, _data_only: bool) -> Result<()> {
@@ -167,6 +174,11 @@ impl File for RegularFile {
     fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
         let fs = self.node.tmpfs()?;
         let end = offset.checked_add(len).filter(|end| *end <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
+        self.with(|state| match mode {
+            0 | FALLOC_KEEP_SIZE => state.check_grow(end),
+            m if m == FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE => state.check_write(0),
+            _ => Err(Errno::EOPNOTSUPP),
+        })?;
         self.with(|state| match mode {
             0 => {
                 let data = data(state)?;
@@ -182,17 +194,59 @@ impl File for RegularFile {
         })
     }
 
+    fn seals(&self) -> Result<Seals> {
+        self.with(|state| Ok(state.seals))
+    }
+
+    fn add_seals(&self, seals: Seals) -> Result<()> {
+        self.node.add_seals(seals)
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
 }
 
-impl Mappable for RegularFile {
+/// Can the mapping be used to change the file?
+fn is_writable(request: MapRequest) -> bool {
+    request.shared && request.max_prot.contains(Prot::WRITE)
+}
+
+/// What is mapped. Every part of the mapping, and every copy a fork makes, holds it; so the last of them
+/// ends it, whether or not anything came to be mapped.
+struct Mapping {
+    node: Arc<Node>,
+    /// Did it hand out pages to write?
+    writable: AtomicBool,
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if *self.writable.get_mut() {
+            self.node.writable_maps.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Mappable for Mapping {
     fn backing(&self, request: MapRequest) -> Result<Backing> {
         let fs = self.node.tmpfs()?;
-        let memory = self.with(|state| data(state)?.share(&*fs.memory))?;
+        let memory = with(&self.node, |state| {
+            if is_writable(request) {
+                state.check_write(0)?;
+                if !self.writable.swap(true, Ordering::Relaxed) {
+                    self.node.writable_maps.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            data(state)?.share(&*fs.memory)
+        })?;
         let object = memory.object().ok_or(Errno::ENODEV)?;
         Ok(Backing::Host { object, offset: request.offset })
+    }
+
+    fn shared_limit(&self) -> Prot {
+        let sealed = self.node.state.lock().seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE);
+        if sealed { Prot::READ | Prot::EXEC } else { Prot::all() }
     }
 
     fn identity(&self) -> MapIdentity {

@@ -5,13 +5,14 @@
 //!   memory object from then on. The object comes from a [`MemoryProvider`], because this crate does
 //!   not call the host.
 //!
-//! Missing: seals, `fallocate` other than growth and hole punching, huge pages, access times of reads.
+//! Missing: `fallocate` other than growth and hole punching, huge pages, access times of reads.
 #![forbid(unsafe_code)]
 
 pub mod data;
 mod file;
 mod node;
 mod rename;
+mod seals;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,7 +21,7 @@ use abi::Errno;
 use abi::fs::{Permissions, StatFs};
 use memmap::HostObject;
 use sync::{Mutex, order};
-use vfs::{FileSystem, Inode, Result};
+use vfs::{FileSystem, Inode, NewNode, Result, Seals};
 
 pub use node::Node;
 
@@ -115,6 +116,13 @@ impl TmpFs {
 
     fn root_node(&self) -> &Arc<Node> {
         self.root.get_or_init(|| Node::root(self.me.clone(), &self.options))
+    }
+
+    /// A file without a name (`memfd_create(2)`). With [`Seals::SEAL`] in `seals` it cannot be sealed.
+    pub fn memfd(&self, node: &NewNode, seals: Seals) -> Result<Arc<dyn Inode>> {
+        let inode = self.root_node().create_unnamed_node(node)?;
+        inode.state.lock().seals = seals;
+        Ok(inode)
     }
 
     fn next_ino(&self) -> u64 {

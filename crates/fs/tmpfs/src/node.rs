@@ -1,6 +1,7 @@
 //! Inodes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,8 @@ use abi::fs::{FileType, OpenFlags, Permissions};
 use abi::time::Timespec;
 use sync::{Mutex, order};
 use vfs::{
-    Attr, File, FileContext, FileSystem, Inode, NewNode, RenameFlags, Result, SetAttr, SetTime, XattrSet,
+    Attr, File, FileContext, FileSystem, Inode, NewNode, RenameFlags, Result, Seals, SetAttr, SetTime,
+    XattrSet,
 };
 
 use crate::data::Data;
@@ -64,6 +66,8 @@ pub(crate) enum Body {
 pub(crate) struct State {
     pub(crate) attr: Attr,
     pub(crate) body: Body,
+    /// Only what `memfd_create(2)` makes can have others than `SEAL`.
+    pub(crate) seals: Seals,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -98,6 +102,9 @@ pub struct Node {
     me: Weak<Node>,
     fs: Weak<TmpFs>,
     pub(crate) kind: FileType,
+    /// Shared mappings that may be written, or may be about to come. Grows under the lock of the state only;
+    /// it is let go of under any.
+    pub(crate) writable_maps: AtomicU64,
     pub(crate) state: Mutex<order::Inode, State>,
 }
 
@@ -171,8 +178,21 @@ impl Node {
             ctime: now,
             btime: Some(now),
         };
-        let state = State { attr, body, xattrs: BTreeMap::new() };
-        Arc::new_cyclic(|me| Self { me: me.clone(), fs, kind: new.kind, state: Mutex::new(state) })
+        let (seals, xattrs) = (Seals::SEAL, BTreeMap::new());
+        let state = State { attr, body, seals, xattrs };
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            fs,
+            kind: new.kind,
+            writable_maps: AtomicU64::new(0),
+            state: Mutex::new(state),
+        })
+    }
+
+    pub(crate) fn create_unnamed_node(&self, new: &NewNode) -> Result<Arc<Self>> {
+        let node = self.make(new, Body::Regular(Data::default()))?;
+        node.state.lock().attr.nlink = 0;
+        Ok(node)
     }
 
     pub(crate) fn tmpfs(&self) -> Result<Arc<TmpFs>> {
@@ -244,6 +264,7 @@ impl Inode for Node {
     fn set_attr(&self, change: &SetAttr) -> Result<()> {
         let fs = self.tmpfs()?;
         let mut state = self.state.lock();
+        state.check_seals(change)?;
         if let Some(size) = change.size {
             match &mut state.body {
                 Body::Regular(data) => data.resize(&fs, size)?,
@@ -284,9 +305,7 @@ impl Inode for Node {
     }
 
     fn create_unnamed(&self, new: &NewNode) -> Result<Arc<dyn Inode>> {
-        let node = self.make(new, Body::Regular(Data::default()))?;
-        node.state.lock().attr.nlink = 0;
-        Ok(node)
+        self.create_unnamed_node(new).map(|node| node as Arc<dyn Inode>)
     }
 
     fn symlink(&self, name: &[u8], target: &[u8], uid: u32, gid: u32) -> Result<Arc<dyn Inode>> {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use abi::Errno;
 use abi::fs::{FileType, OpenFlags, Permissions};
+use abi::mm::Prot;
 use cred::Credentials;
 use guestmem::{SliceSource, VecSink};
+use memmap::MapRequest;
 use vfs::{
     Caller, DirEntry, DirSink, FdTable, FileContext, FsContext, Mount, MountFlags, MountNamespace, NewNode,
-    NoDevices, OpenFile, RenameFlags, SeekFrom, VfsPath, WalkFlags, XattrSet, locks,
+    NoDevices, OpenFile, RenameFlags, Seals, SeekFrom, VfsPath, WalkFlags, XattrSet, locks,
 };
 
 use crate::{HeapMemory, Options, TmpFs};
@@ -420,4 +422,72 @@ fn deep_trees_die_without_recursion() {
     }
     drop(at);
     drop(w);
+}
+
+fn memfd(w: &World, mode: u16, seals: Seals) -> (Arc<TmpFs>, Arc<OpenFile>) {
+    let fs = tmpfs(9);
+    let node = NewNode { perm: Permissions::from_bits_truncate(mode), ..new_file() };
+    let inode = fs.memfd(&node, seals).unwrap();
+    let file = inode.open(&w.cx(&w.root), OpenFlags::RDWR).unwrap();
+    (fs, OpenFile::anonymous(inode, b"/memfd:test (deleted)", file, OpenFlags::RDWR))
+}
+
+#[test]
+fn seals_hold() {
+    let w = World::new();
+    let cx = w.cx(&w.root);
+    let (_fs, f) = memfd(&w, 0o777, Seals::empty());
+    f.write(&cx, &mut SliceSource(b"12345")).unwrap();
+    assert_eq!(f.path().display(&w.fs.root), b"/memfd:test (deleted)");
+    assert_eq!(f.inode().attr().unwrap().nlink, 0);
+    f.add_seals(Seals::GROW).unwrap();
+    assert_eq!(f.pwrite(&cx, 3, &mut SliceSource(b"xyz")).unwrap_err(), Errno::EPERM);
+    assert_eq!(f.pwrite(&cx, 2, &mut SliceSource(b"xyz")), Ok(3));
+    assert_eq!(w.root().set_size(f.path(), 6).unwrap_err(), Errno::EPERM);
+    assert_eq!(f.file().allocate(1, 0, 6).unwrap_err(), Errno::EPERM);
+    w.root().set_size(f.path(), 4).unwrap();
+    f.add_seals(Seals::SHRINK | Seals::WRITE).unwrap();
+    assert_eq!(w.root().set_size(f.path(), 3).unwrap_err(), Errno::EPERM);
+    assert_eq!(f.pwrite(&cx, 0, &mut SliceSource(b"x")).unwrap_err(), Errno::EPERM);
+    assert_eq!(f.file().allocate(3, 0, 1).unwrap_err(), Errno::EPERM);
+    f.add_seals(Seals::SEAL).unwrap();
+    assert_eq!(f.add_seals(Seals::FUTURE_WRITE).unwrap_err(), Errno::EPERM);
+    assert_eq!(f.seals(), Ok(Seals::SEAL | Seals::SHRINK | Seals::GROW | Seals::WRITE));
+    w.put("/f", b"x");
+    let named = w.open("/f", OpenFlags::WRONLY).unwrap();
+    assert_eq!((named.seals(), named.add_seals(Seals::GROW)), (Ok(Seals::SEAL), Err(Errno::EPERM)));
+    assert_eq!(w.open("/f", OpenFlags::empty()).unwrap().add_seals(Seals::GROW), Err(Errno::EPERM));
+    assert_eq!(w.open("/", OpenFlags::DIRECTORY).unwrap().seals(), Err(Errno::EINVAL));
+}
+
+#[test]
+fn a_file_that_is_executed_is_sealed_whole() {
+    let w = World::new();
+    let (_fs, f) = memfd(&w, 0o777, Seals::empty());
+    f.add_seals(Seals::EXEC).unwrap();
+    assert_eq!(f.seals().unwrap(), Seals::all() - Seals::SEAL);
+    assert_eq!(w.root().chmod(f.path(), 0o666).unwrap_err(), Errno::EPERM);
+    assert_eq!(w.root().chmod(f.path(), 0o711), Ok(()));
+    let (_fs, f) = memfd(&w, 0o666, Seals::EXEC);
+    assert_eq!(w.root().chmod(f.path(), 0o777).unwrap_err(), Errno::EPERM);
+    f.add_seals(Seals::GROW).unwrap();
+}
+
+#[test]
+fn what_is_mapped_to_be_written_cannot_be_sealed() {
+    let w = World::new();
+    let (_fs, f) = memfd(&w, 0o777, Seals::empty());
+    w.root().set_size(f.path(), abi::PAGE_SIZE).unwrap();
+    let request = |shared, max_prot| MapRequest { offset: 0, len: abi::PAGE_SIZE, shared, max_prot };
+    let (mapping, private) = (f.mappable().unwrap(), f.mappable().unwrap());
+    // There is no host here, so that nothing comes to be mapped; the attempt counts while it lasts.
+    assert_eq!(mapping.backing(request(true, Prot::all())).unwrap_err(), Errno::ENODEV);
+    assert_eq!(private.backing(request(false, Prot::all())).unwrap_err(), Errno::ENODEV);
+    assert_eq!(f.add_seals(Seals::WRITE), Err(Errno::EBUSY));
+    f.add_seals(Seals::FUTURE_WRITE).unwrap();
+    drop(mapping);
+    f.add_seals(Seals::WRITE).unwrap();
+    assert_eq!(private.shared_limit(), Prot::READ | Prot::EXEC);
+    assert_eq!(private.backing(request(true, Prot::all())).unwrap_err(), Errno::EPERM);
+    assert_eq!(private.backing(request(true, Prot::READ)).unwrap_err(), Errno::ENODEV);
 }

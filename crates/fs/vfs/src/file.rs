@@ -6,6 +6,7 @@ use std::sync::Arc;
 use abi::Errno;
 use abi::fs::FileType;
 use abi::poll::PollEvents;
+use bitflags::bitflags;
 use cred::Credentials;
 use guestmem::{IoSink, IoSource, UserAddr, UserMem};
 use memmap::Mappable;
@@ -75,6 +76,25 @@ pub trait DirSink {
     fn entry(&mut self, entry: DirEntry<'_>) -> bool;
 }
 
+bitflags! {
+    /// Promises about a file that nobody can take back (`fcntl(2)`, `F_ADD_SEALS`).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Seals: u32 {
+        /// There will be no more seals.
+        const SEAL = 1;
+        /// It does not shrink.
+        const SHRINK = 2;
+        /// It does not grow.
+        const GROW = 4;
+        /// Its data does not change.
+        const WRITE = 8;
+        /// Its data changes through mappings there are already only.
+        const FUTURE_WRITE = 16;
+        /// Its execute bits do not change.
+        const EXEC = 32;
+    }
+}
+
 /// What an open file can do. No method blocks for a time a guest decides: one that cannot go on says
 /// `EAGAIN`, and the caller waits on [`wait_queue`](Self::wait_queue) for [`poll`](Self::poll).
 ///
@@ -142,6 +162,17 @@ pub trait File: Send + Sync + Any {
         Err(Errno::EOPNOTSUPP)
     }
 
+    /// Its seals; `EINVAL` for what cannot have any.
+    fn seals(&self) -> Result<Seals> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Adds seals. `EPERM` when it is sealed against that, `EBUSY` for [`Seals::WRITE`] while it is mapped
+    /// shared and writable.
+    fn add_seals(&self, _seals: Seals) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+
     /// Status flags changed by `fcntl(F_SETFL)`, for files that must know (host descriptors).
     fn set_flags(&self, _flags: abi::fs::OpenFlags) -> Result<()> {
         Ok(())
@@ -152,6 +183,6 @@ pub trait File: Send + Sync + Any {
         Ok(())
     }
 
-    /// As [`Any`], for the few callers that know the concrete type (epoll, sockets, memfd seals).
+    /// As [`Any`], for the few callers that know the concrete type (epoll, sockets).
     fn as_any(&self) -> &dyn Any;
 }

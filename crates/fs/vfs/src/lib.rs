@@ -31,7 +31,7 @@ pub use ops::{Caller, DeviceOpener, NoDevices, Times};
 pub use perm::Access;
 pub use walk::{FsContext, Last, LastName, WalkFlags, WalkStart, walk, walk_last};
 
-pub use file::{DirEntry, DirSink, File, FileContext, IoctlRequest, SeekFrom};
+pub use file::{DirEntry, DirSink, File, FileContext, IoctlRequest, Seals, SeekFrom};
 pub use inode::{Attr, FileSystem, Inode, LinkTarget, NewNode, RenameFlags, SetAttr, SetTime, XattrSet};
 
 /// Results of file operations: what a guest sees.

@@ -10,7 +10,7 @@ use memmap::Mappable;
 
 use crate::mount::VfsPath;
 use crate::ops::cleared_by_write;
-use crate::{DirEntry, DirSink, File, FileContext, Inode, Result, SeekFrom, SetAttr};
+use crate::{DirEntry, DirSink, File, FileContext, Inode, Result, Seals, SeekFrom, SetAttr};
 
 /// Status flags `fcntl(F_SETFL)` may change.
 const SETTABLE: OpenFlags = OpenFlags::APPEND
@@ -228,6 +228,21 @@ impl OpenFile {
         let mut shifted = Shifted(sink);
         *position = self.file.read_dir(cx, *position - 2, &mut shifted)?.saturating_add(2);
         Ok(())
+    }
+
+    /// `fcntl(F_ADD_SEALS)`: `EPERM` unless open for writing.
+    pub fn add_seals(&self, seals: Seals) -> Result<()> {
+        self.require_io()?;
+        if !self.flags().writable() {
+            return Err(Errno::EPERM);
+        }
+        self.file.add_seals(seals)
+    }
+
+    /// `fcntl(F_GET_SEALS)`.
+    pub fn seals(&self) -> Result<Seals> {
+        self.require_io()?;
+        self.file.seals()
     }
 
     /// `mmap(2)`: how it is mapped. `EACCES` unless open for reading.

@@ -76,6 +76,11 @@ pub trait Mappable: Send + Sync {
     /// into a memfd first. `ENODEV` for what cannot be mapped, `ETXTBSY`/`EPERM` for what may not be.
     fn backing(&self, request: MapRequest) -> Result<Backing, Errno>;
 
+    /// Most that a shared mapping may ever allow, whatever the open mode (seals).
+    fn shared_limit(&self) -> Prot {
+        Prot::all()
+    }
+
     /// A mapping with this request exists (also: split, moved or forked from an existing one).
     fn mapped(&self, _request: MapRequest) {}
 

@@ -150,6 +150,10 @@ fn check_kind(args: &MapArgs) -> Result<(), Errno> {
     if args.prot.contains(Prot::EXEC) && !file.access.contains(Prot::EXEC) {
         return Err(Errno::EPERM);
     }
+    let sealed = file.file.as_ref().is_some_and(|file| !file.shared_limit().contains(Prot::WRITE));
+    if writes && sealed {
+        return Err(Errno::EPERM);
+    }
     if file.file.is_none() {
         return Err(Errno::ENODEV);
     }
@@ -160,6 +164,7 @@ fn check_kind(args: &MapArgs) -> Result<(), Errno> {
 fn max_prot(args: &MapArgs) -> Prot {
     match &args.file {
         None => Prot::all(),
+        Some(MapFile { file: Some(file), access }) if args.is_shared() => *access & file.shared_limit(),
         Some(file) if args.is_shared() => file.access,
         Some(file) => file.access | Prot::READ | Prot::WRITE,
     }
