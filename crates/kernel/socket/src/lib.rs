@@ -1,31 +1,129 @@
 //! Sockets: the trait every family implements, and Unix-domain sockets.
 //!
 //! - [`Socket`]: what the socket calls need of a family; non-blocking, like every file.
+//! - [`file`]: [`SocketFile`], a socket as the file behind a descriptor.
+//! - [`options`]: the options of level `SOL_SOCKET`.
 //! - [`unix`]: `AF_UNIX` stream, datagram and sequenced-packet sockets.
 //!
 //! Descriptors in flight are opaque here ([`FileRef`]): this crate moves them and never looks inside.
-//! Paths are not walked here either: a caller resolves a `sun_path` to an [`unix::Name`] first.
+//! Paths are not walked here either: a family asks for them through [`Paths`].
 #![forbid(unsafe_code)]
 
 use std::any::Any;
 use std::sync::Arc;
 
 use abi::Errno;
+use abi::poll::PollEvents;
 use abi::socket::{MsgFlags, SocketKind, Ucred};
+use cred::Credentials;
 use guestmem::{IoSink, IoSource};
-use vfs::{File, Result};
+use sync::wait::WaitQueue;
+use vfs::{FileContext, IoctlRequest, Result};
 
+pub mod file;
+pub mod options;
 pub mod unix;
+
+pub use file::SocketFile;
 
 /// An open file description on its way to another process.
 pub type FileRef = Arc<dyn Any + Send + Sync>;
+
+/// A socket inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Node {
+    /// Device.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+}
+
+/// Socket inodes by path, as the calling task sees them.
+pub trait Paths {
+    /// The socket at `path`: the errors of a path walk, `EACCES` when the caller may not write it,
+    /// `ECONNREFUSED` when it is no socket.
+    fn find(&self, path: &[u8]) -> Result<Node>;
+
+    /// Makes one; `EADDRINUSE` when something is there.
+    fn make(&self, path: &[u8]) -> Result<Node>;
+}
+
+/// No paths at all: for operations that name nothing.
+#[derive(Debug)]
+pub struct NoPaths;
+
+impl Paths for NoPaths {
+    fn find(&self, _: &[u8]) -> Result<Node> {
+        Err(Errno::ENOENT)
+    }
+
+    fn make(&self, _: &[u8]) -> Result<Node> {
+        Err(Errno::EACCES)
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Copy)]
+pub struct Asker<'a> {
+    /// Credentials of the caller.
+    pub cred: &'a Credentials,
+    /// Its process.
+    pub pid: i32,
+    /// Its view of the file system.
+    pub paths: &'a dyn Paths,
+}
+
+impl<'a> Asker<'a> {
+    /// One that names no path.
+    pub fn plain(cx: &FileContext<'a>) -> Self {
+        Self { cred: cx.cred, pid: cx.pid, paths: &NoPaths }
+    }
+
+    /// What `SO_PEERCRED` shows the other side.
+    pub fn effective(&self) -> Ucred {
+        Ucred { pid: self.pid, uid: self.cred.euid, gid: self.cred.egid }
+    }
+
+    /// What `SCM_CREDENTIALS` shows the other side by default.
+    pub fn real(&self) -> Ucred {
+        Ucred { pid: self.pid, uid: self.cred.uid, gid: self.cred.gid }
+    }
+}
+
+/// Why an operation did not happen.
+#[derive(Clone, Debug)]
+pub enum Stall {
+    /// It failed.
+    Errno(Errno),
+    /// It has to wait for `WRITABLE` (or an error) on this queue; `EAGAIN` for those who do not.
+    Wait(WaitQueue),
+}
+
+impl From<Errno> for Stall {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl From<Stall> for Errno {
+    fn from(stall: Stall) -> Self {
+        match stall {
+            Stall::Errno(errno) => errno,
+            Stall::Wait(_) => Self::EAGAIN,
+        }
+    }
+}
+
+/// Result of what may have to wait elsewhere than on the socket.
+pub type Try<T> = core::result::Result<T, Stall>;
 
 /// Control data of a message (`unix(7)`, `SCM_*`).
 #[derive(Clone, Default)]
 pub struct Ancillary {
     /// `SCM_RIGHTS`.
     pub files: Vec<FileRef>,
-    /// `SCM_CREDENTIALS`; checked by the caller against the sender's privileges.
+    /// `SCM_CREDENTIALS`. On the way out checked by the caller against the sender's privileges; on the
+    /// way in present when the receiver asked (`SO_PASSCRED`).
     pub credentials: Option<Ucred>,
 }
 
@@ -34,6 +132,17 @@ impl Ancillary {
     pub fn is_empty(&self) -> bool {
         self.files.is_empty() && self.credentials.is_none()
     }
+}
+
+/// What is said about data on its way out.
+#[derive(Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// `MSG_*` as the guest gave them.
+    pub flags: MsgFlags,
+    /// Destination, as a `sockaddr`; `None`: the peer.
+    pub to: Option<&'a [u8]>,
+    /// Control data.
+    pub ancillary: &'a Ancillary,
 }
 
 /// One message received.
@@ -45,10 +154,12 @@ pub struct Received {
     pub full_len: usize,
     /// Control data.
     pub ancillary: Ancillary,
-    /// Sender's address as `sun_path` shows it; `None` for connected streams and unnamed senders.
+    /// Sender's address, a `sockaddr`; `None` when it has none.
     pub from: Option<Vec<u8>>,
     /// `MSG_EOR`, `MSG_TRUNC`, `MSG_OOB` for the guest.
     pub flags: MsgFlags,
+    /// Nothing was there, and nothing will come.
+    pub end: bool,
 }
 
 /// Which directions `shutdown(2)` closes.
@@ -82,20 +193,76 @@ impl Shutdown {
     }
 }
 
-/// What the socket calls need of an open socket. Addresses are of type `A`, one type a family.
-pub trait Socket: File {
+/// What the socket calls need of an open socket. Addresses are `sockaddr`s as bytes, no longer than
+/// [`abi::socket::SOCKADDR_MAX`].
+pub trait Socket: Send + Sync + Any {
     /// Address family.
     fn family(&self) -> u16;
     /// Type.
     fn kind(&self) -> SocketKind;
+    /// Protocol (`SO_PROTOCOL`).
+    fn protocol(&self) -> i32 {
+        0
+    }
+    /// `bind(2)`.
+    fn bind(&self, asker: &Asker<'_>, address: &[u8]) -> Result<()>;
+    /// `connect(2)`.
+    fn connect(&self, asker: &Asker<'_>, address: &[u8]) -> Try<()>;
     /// `listen(2)`.
-    fn listen(&self, backlog: i32, cred: Ucred) -> Result<()>;
+    fn listen(&self, asker: &Asker<'_>, backlog: i32) -> Result<()>;
     /// `accept(2)`: the next connection; `EAGAIN` when there is none.
     fn accept(&self) -> Result<Arc<dyn Socket>>;
-    /// `sendmsg(2)` to the connected peer; `EPIPE` when it is gone (the caller raises `SIGPIPE`).
-    fn send(&self, source: &mut dyn IoSource, flags: MsgFlags, ancillary: Ancillary) -> Result<usize>;
-    /// `recvmsg(2)`.
+    /// `getsockname(2)`.
+    fn name(&self) -> Vec<u8>;
+    /// `getpeername(2)`; `ENOTCONN`.
+    fn peer_name(&self) -> Result<Vec<u8>>;
+    /// `sendmsg(2)`: a packet whole, of a stream what fits. `EPIPE` when nobody will read; the caller
+    /// raises `SIGPIPE` where [`raises_sigpipe`](Self::raises_sigpipe).
+    fn send(&self, asker: &Asker<'_>, source: &mut dyn IoSource, message: &Outgoing<'_>) -> Try<usize>;
+    /// `recvmsg(2)`; `EAGAIN` when nothing is there.
     fn receive(&self, sink: &mut dyn IoSink, flags: MsgFlags) -> Result<Received>;
     /// `shutdown(2)`.
     fn shutdown(&self, how: Shutdown) -> Result<()>;
+    /// Is it a stream whose `EPIPE` comes with a signal?
+    fn raises_sigpipe(&self) -> bool {
+        self.kind() == SocketKind::Stream
+    }
+    /// Readiness.
+    fn poll(&self) -> PollEvents;
+    /// Where changes of it are told.
+    fn wait_queue(&self) -> &WaitQueue;
+    /// `ioctl(2)`.
+    fn ioctl(&self, _request: &IoctlRequest<'_>) -> Result<u64> {
+        Err(Errno::ENOTTY)
+    }
+    /// Takes the pending error (`SO_ERROR`).
+    fn take_error(&self) -> Option<Errno> {
+        None
+    }
+    /// `SO_ACCEPTCONN`.
+    fn is_listening(&self) -> bool;
+    /// `SO_SNDBUF`: the accounted size, in bytes; the caller has bounded it.
+    fn set_send_buffer(&self, _bytes: usize) {}
+    /// `SO_RCVBUF`, likewise.
+    fn set_receive_buffer(&self, _bytes: usize) {}
+    /// `SO_PASSCRED`; `EOPNOTSUPP` where there are no credentials.
+    fn set_passes_credentials(&self, _on: bool) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    /// `SO_PASSCRED`.
+    fn passes_credentials(&self) -> bool {
+        false
+    }
+    /// `SO_PEERCRED`, and the supplementary groups of `SO_PEERGROUPS`; `None` without a peer.
+    fn peer_identity(&self) -> Option<(Ucred, Arc<[u32]>)> {
+        None
+    }
+    /// An option of a level other than `SOL_SOCKET`.
+    fn option(&self, _level: i32, _name: i32) -> Result<Vec<u8>> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    /// Sets one.
+    fn set_option(&self, _level: i32, _name: i32, _value: &[u8]) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
 }

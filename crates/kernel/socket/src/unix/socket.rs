@@ -1,304 +1,80 @@
-//! The socket itself: what it is bound to, connected to, and listening for.
+//! The handle of a Unix socket.
 
 use std::any::Any;
-use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use abi::Errno;
+use abi::ioctl::{FIONREAD, TIOCOUTQ};
 use abi::poll::PollEvents;
-use abi::socket::{AF_UNIX, MsgFlags, SOMAXCONN, SocketKind, Ucred};
+use abi::socket::{AF_UNIX, MsgFlags, SocketKind, Ucred};
 use guestmem::{IoSink, IoSource};
 use sync::wait::WaitQueue;
-use sync::{Mutex, order};
-use vfs::{File, FileContext, IoctlRequest, Result};
+use vfs::{IoctlRequest, Result};
 
-use super::channel::{Channel, Sender};
-use super::{Name, Names};
-use crate::{Ancillary, Received, Shutdown, Socket};
+use super::state::{Core, Role, Shut, State};
+use super::{Names, address};
+use crate::{Asker, Outgoing, Received, Shutdown, Socket, Try};
 
-/// `SIOCINQ`/`FIONREAD`.
-const FIONREAD: u32 = 0x541b;
-
-/// A Unix-domain socket.
+/// A Unix-domain socket. Dropping it closes it.
 pub struct UnixSocket {
-    kind: SocketKind,
-    names: Arc<Names>,
-    wait: WaitQueue,
-    state: Mutex<order::FileState, State>,
-    /// Datagram sockets: what others have sent us.
-    inbox: Option<Arc<Channel>>,
-    me: Weak<UnixSocket>,
-}
-
-#[derive(Default)]
-struct State {
-    bound: Option<Bound>,
-    role: Role,
-    passes_credentials: bool,
-}
-
-/// What a socket is called.
-struct Bound {
-    /// Its claim in [`Names`]; a socket from `accept` only shows its listener's address.
-    name: Option<Name>,
-    /// The bytes `getsockname(2)` shows.
-    path: Vec<u8>,
-}
-
-#[derive(Default)]
-enum Role {
-    #[default]
-    Idle,
-    Listening {
-        backlog: usize,
-        cred: Ucred,
-        pending: VecDeque<Arc<UnixSocket>>,
-    },
-    Connected(Link),
-    /// Default destination of a datagram socket.
-    Aimed(Weak<UnixSocket>),
-}
-
-/// A connection, seen from one end.
-#[derive(Clone)]
-struct Link {
-    incoming: Arc<Channel>,
-    outgoing: Arc<Channel>,
-    peer_cred: Ucred,
-    peer: Weak<UnixSocket>,
-    peer_name: Option<Vec<u8>>,
-}
-
-impl Link {
-    /// This end is gone.
-    fn close(&self) {
-        self.outgoing.close_writer();
-        self.incoming.close_reader(true);
-    }
+    pub(super) core: Arc<Core>,
+    pub(super) names: Arc<Names>,
 }
 
 impl UnixSocket {
-    /// A fresh socket (`socket(2)`); `ESOCKTNOSUPPORT` for kinds Unix sockets have not.
-    pub fn new(kind: SocketKind, names: &Arc<Names>) -> Result<Arc<Self>> {
-        // Linux makes a datagram socket of SOCK_RAW (unix(7) is silent; net/unix says so).
+    /// A fresh socket (`socket(2)`). As on Linux, `SOCK_RAW` makes a datagram socket.
+    pub fn new(kind: SocketKind, names: &Arc<Names>) -> Arc<Self> {
         let kind = if kind == SocketKind::Raw { SocketKind::Datagram } else { kind };
-        let wait = WaitQueue::new();
-        let inbox = (kind == SocketKind::Datagram)
-            .then(|| Arc::new(Channel::new(wait.clone(), WaitQueue::new(), true)));
-        Ok(Arc::new_cyclic(|me| Self {
-            kind,
-            names: Arc::clone(names),
-            wait,
-            state: Mutex::default(),
-            inbox,
-            me: me.clone(),
-        }))
+        Arc::new(Self { core: Core::new(kind), names: Arc::clone(names) })
     }
 
-    /// Two sockets connected to each other (`socketpair(2)`), made by a process with `cred`.
-    pub fn pair(kind: SocketKind, names: &Arc<Names>, cred: Ucred) -> Result<(Arc<Self>, Arc<Self>)> {
-        let (a, b) = (Self::new(kind, names)?, Self::new(kind, names)?);
-        if a.kind == SocketKind::Datagram {
-            a.state.lock().role = Role::Aimed(Arc::downgrade(&b));
-            b.state.lock().role = Role::Aimed(Arc::downgrade(&a));
-        } else {
-            let (ours, theirs) = Self::links(&a, &b, cred, cred);
-            a.state.lock().role = Role::Connected(ours);
-            b.state.lock().role = Role::Connected(theirs);
+    pub(super) fn is_connection_based(&self) -> bool {
+        self.core.kind != SocketKind::Datagram
+    }
+
+    /// Closes it. An `embryo` has never been accepted, so that its peer hears of a reset in any case.
+    fn release(&self, embryo: bool) {
+        let State { role, queue, .. } = {
+            let mut state = self.core.state.lock();
+            if state.dead {
+                return;
+            }
+            let mut bound = state.bound.take();
+            if let Some(name) = bound.as_mut().and_then(|bound| bound.name.take()) {
+                self.names.release(&name, &self.core);
+            }
+            // The peer can still ask for the address.
+            let gone = State { dead: true, shut: Shut::all(), bound, ..State::default() };
+            std::mem::replace(&mut *state, gone)
+        };
+        match role {
+            Role::Connected(peer) => peer.peer_died(embryo || !queue.is_empty()),
+            Role::Listening { pending, .. } => {
+                for socket in pending {
+                    socket.release(true);
+                }
+            }
+            Role::Idle | Role::Aimed { .. } => {}
         }
-        Ok((a, b))
+        drop(queue);
+        // Those who wait to connect or to send hear that nobody is there.
+        self.core.announce(PollEvents::HUP);
     }
 
-    fn links(a: &Arc<Self>, b: &Arc<Self>, a_cred: Ucred, b_cred: Ucred) -> (Link, Link) {
-        let packets = a.kind != SocketKind::Stream;
-        let to_a = Arc::new(Channel::new(a.wait.clone(), b.wait.clone(), packets));
-        let to_b = Arc::new(Channel::new(b.wait.clone(), a.wait.clone(), packets));
-        let for_a = Link {
-            incoming: Arc::clone(&to_a),
-            outgoing: Arc::clone(&to_b),
-            peer_cred: b_cred,
-            peer: Arc::downgrade(b),
-            peer_name: b.local_name(),
-        };
-        let for_b = Link {
-            incoming: to_b,
-            outgoing: to_a,
-            peer_cred: a_cred,
-            peer: Arc::downgrade(a),
-            peer_name: a.local_name(),
-        };
-        (for_a, for_b)
-    }
-
-    /// Binds to `name`, shown to others as `path`. `EINVAL` when bound already, `EADDRINUSE`.
-    pub fn bind(&self, name: Name, path: Vec<u8>) -> Result<()> {
-        let me = self.me.upgrade().ok_or(Errno::EBADF)?;
-        let mut state = self.state.lock();
-        if state.bound.is_some() {
+    /// What `FIONREAD` says: bytes of the stream, or of the first packet.
+    fn pending(&self) -> Result<usize> {
+        let state = self.core.state.lock();
+        if matches!(state.role, Role::Listening { .. }) {
             return Err(Errno::EINVAL);
         }
-        self.names.claim(name.clone(), &me)?;
-        state.bound = Some(Bound { name: Some(name), path });
-        Ok(())
+        let mut sizes = state.queue.iter().map(|message| message.unread().len());
+        Ok(if self.core.kind == SocketKind::Stream { sizes.sum() } else { sizes.next().unwrap_or(0) })
     }
+}
 
-    /// Binds to a free abstract name, as `bind` with nothing but the family does.
-    pub fn bind_any(&self) -> Result<()> {
-        let me = self.me.upgrade().ok_or(Errno::EBADF)?;
-        let mut state = self.state.lock();
-        if state.bound.is_none() {
-            let name = self.names.claim_any(&me)?;
-            let mut path = vec![0];
-            path.extend_from_slice(&name);
-            state.bound = Some(Bound { name: Some(Name::Abstract(name)), path });
-        }
-        Ok(())
-    }
-
-    /// Connects to the socket bound to `name`. For a listener whose queue is full: `EAGAIN`; the caller
-    /// may wait on that listener's queue for `WRITABLE`.
-    pub fn connect(&self, name: &Name, cred: Ucred) -> Result<()> {
-        let me = self.me.upgrade().ok_or(Errno::EBADF)?;
-        let target = self.names.find(name)?;
-        if target.kind != self.kind {
-            return Err(Errno::EPROTOTYPE);
-        }
-        if self.kind == SocketKind::Datagram {
-            self.state.lock().role = Role::Aimed(Arc::downgrade(&target));
-            return Ok(());
-        }
-        match self.state.lock().role {
-            Role::Idle => {}
-            Role::Connected(_) => return Err(Errno::EISCONN),
-            Role::Listening { .. } | Role::Aimed(_) => return Err(Errno::EINVAL),
-        }
-        let link = target.offer(&me, cred)?;
-        let mut state = self.state.lock();
-        if !matches!(state.role, Role::Idle) {
-            // A racing connect of the same socket won; the listener's half sees a hang-up.
-            drop(state);
-            link.close();
-            return Err(Errno::EISCONN);
-        }
-        state.role = Role::Connected(link);
-        drop(state);
-        target.wait.notify(PollEvents::READABLE);
-        self.wait.notify(PollEvents::WRITABLE);
-        Ok(())
-    }
-
-    /// A listener's side of `connect`: queues a socket connected to `client`, returns the client's link.
-    fn offer(&self, client: &Arc<Self>, client_cred: Ucred) -> Result<Link> {
-        let cred = match &self.state.lock().role {
-            Role::Listening { cred, .. } => *cred,
-            _ => return Err(Errno::ECONNREFUSED),
-        };
-        let server = Self::new(self.kind, &self.names)?;
-        let bound = self.local_name();
-        let (mut for_client, for_server) = Self::links(client, &server, client_cred, cred);
-        for_client.peer_name.clone_from(&bound);
-        {
-            let mut inner = server.state.lock();
-            inner.role = Role::Connected(for_server);
-            inner.bound = bound.map(|path| Bound { name: None, path });
-        }
-        let mut state = self.state.lock();
-        match &mut state.role {
-            Role::Listening { pending, backlog, .. } if pending.len() <= *backlog => {
-                pending.push_back(server)
-            }
-            Role::Listening { .. } => return Err(Errno::EAGAIN),
-            _ => return Err(Errno::ECONNREFUSED),
-        }
-        Ok(for_client)
-    }
-
-    /// Sends one datagram to the socket bound to `to`.
-    pub fn send_to(
-        &self,
-        to: &Name,
-        source: &mut dyn IoSource,
-        ancillary: Ancillary,
-        cred: Option<Ucred>,
-    ) -> Result<usize> {
-        let target = self.names.find(to)?;
-        if target.kind != self.kind {
-            return Err(Errno::EPROTOTYPE);
-        }
-        let inbox = target.inbox.as_ref().ok_or(Errno::EISCONN)?;
-        inbox.write(source, ancillary, &self.sender(cred))
-    }
-
-    fn sender(&self, credentials: Option<Ucred>) -> Sender {
-        Sender { credentials, name: if self.inbox.is_some() { self.local_name() } else { None } }
-    }
-
-    /// Address as `getsockname(2)` shows it; `None` when unbound.
-    pub fn local_name(&self) -> Option<Vec<u8>> {
-        self.state.lock().bound.as_ref().map(|bound| bound.path.clone())
-    }
-
-    /// Peer's address as `getpeername(2)` shows it (`Some(None)`: unnamed); `ENOTCONN`.
-    pub fn peer_name(&self) -> Result<Option<Vec<u8>>> {
-        let peer = match &self.state.lock().role {
-            Role::Connected(link) => return Ok(link.peer_name.clone()),
-            Role::Aimed(peer) => peer.upgrade().ok_or(Errno::ENOTCONN)?,
-            _ => return Err(Errno::ENOTCONN),
-        };
-        Ok(peer.local_name())
-    }
-
-    /// `SO_PEERCRED`; `None` when there is no connection.
-    pub fn peer_credentials(&self) -> Option<Ucred> {
-        match &self.state.lock().role {
-            Role::Connected(link) => Some(link.peer_cred),
-            _ => None,
-        }
-    }
-
-    /// `SO_PASSCRED`.
-    pub fn set_passes_credentials(&self, on: bool) {
-        self.state.lock().passes_credentials = on;
-    }
-
-    /// `SO_PASSCRED`.
-    pub fn passes_credentials(&self) -> bool {
-        self.state.lock().passes_credentials
-    }
-
-    /// `SO_ACCEPTCONN`.
-    pub fn is_listening(&self) -> bool {
-        matches!(self.state.lock().role, Role::Listening { .. })
-    }
-
-    /// The queue a reader takes from.
-    fn incoming(&self) -> Result<Arc<Channel>> {
-        if let Some(inbox) = &self.inbox {
-            return Ok(Arc::clone(inbox));
-        }
-        match &self.state.lock().role {
-            Role::Connected(link) => Ok(Arc::clone(&link.incoming)),
-            Role::Listening { .. } => Err(Errno::EINVAL),
-            _ if self.kind == SocketKind::Stream => Err(Errno::EINVAL),
-            _ => Err(Errno::ENOTCONN),
-        }
-    }
-
-    /// The queue a writer appends to.
-    fn outgoing(&self) -> Result<Arc<Channel>> {
-        let peer = match &self.state.lock().role {
-            Role::Connected(link) => return Ok(Arc::clone(&link.outgoing)),
-            Role::Aimed(peer) => peer.upgrade().ok_or(Errno::ECONNREFUSED)?,
-            _ => return Err(Errno::ENOTCONN),
-        };
-        peer.inbox.clone().ok_or(Errno::EPROTOTYPE)
-    }
-
-    fn link(&self) -> Option<Link> {
-        match &self.state.lock().role {
-            Role::Connected(link) => Some(link.clone()),
-            _ => None,
-        }
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        self.release(false);
     }
 }
 
@@ -308,147 +84,144 @@ impl Socket for UnixSocket {
     }
 
     fn kind(&self) -> SocketKind {
-        self.kind
+        self.core.kind
     }
 
-    fn listen(&self, backlog: i32, cred: Ucred) -> Result<()> {
-        if self.kind == SocketKind::Datagram {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        let limit = usize::try_from(backlog).unwrap_or(SOMAXCONN).min(SOMAXCONN);
-        let mut state = self.state.lock();
-        if state.bound.is_none() {
-            return Err(Errno::EINVAL);
-        }
-        match &mut state.role {
-            Role::Listening { backlog, .. } => *backlog = limit,
-            Role::Idle => state.role = Role::Listening { backlog: limit, cred, pending: VecDeque::new() },
-            _ => return Err(Errno::EINVAL),
-        }
-        Ok(())
+    fn bind(&self, asker: &Asker<'_>, address: &[u8]) -> Result<()> {
+        if address::is_unnamed(address) { self.bind_any() } else { self.bind_to(asker, address) }
+    }
+
+    fn connect(&self, asker: &Asker<'_>, address: &[u8]) -> Try<()> {
+        if self.is_connection_based() { self.join(asker, address) } else { self.aim(asker, address) }
+    }
+
+    fn listen(&self, asker: &Asker<'_>, backlog: i32) -> Result<()> {
+        self.start_listening(asker, backlog)
     }
 
     fn accept(&self) -> Result<Arc<dyn Socket>> {
-        if self.kind == SocketKind::Datagram {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        let mut state = self.state.lock();
-        let Role::Listening { pending, .. } = &mut state.role else {
-            return Err(Errno::EINVAL);
-        };
-        let next = pending.pop_front().ok_or(Errno::EAGAIN)?;
-        drop(state);
-        self.wait.notify(PollEvents::WRITABLE);
-        Ok(next)
+        Ok(self.next_pending()?)
     }
 
-    fn send(&self, source: &mut dyn IoSource, flags: MsgFlags, ancillary: Ancillary) -> Result<usize> {
-        if flags.contains(MsgFlags::OOB) {
-            return Err(Errno::EOPNOTSUPP);
+    fn name(&self) -> Vec<u8> {
+        self.core.address()
+    }
+
+    fn peer_name(&self) -> Result<Vec<u8>> {
+        let peer = self.core.state.lock().role.peer().ok_or(Errno::ENOTCONN)?;
+        Ok(peer.address())
+    }
+
+    fn send(&self, asker: &Asker<'_>, source: &mut dyn IoSource, message: &Outgoing<'_>) -> Try<usize> {
+        if message.flags.contains(MsgFlags::OOB) {
+            return Err(Errno::EOPNOTSUPP.into());
         }
-        let sender = self.sender(ancillary.credentials);
-        self.outgoing()?.write(source, ancillary, &sender)
+        match self.core.kind {
+            SocketKind::Stream => self.send_stream(asker, source, message),
+            _ => self.send_packet(asker, source, message),
+        }
     }
 
     fn receive(&self, sink: &mut dyn IoSink, flags: MsgFlags) -> Result<Received> {
-        if flags.contains(MsgFlags::OOB) {
-            return Err(Errno::EOPNOTSUPP);
+        match self.core.kind {
+            SocketKind::Stream => self.receive_stream(sink, flags),
+            _ => self.receive_packet(sink, flags),
         }
-        self.incoming()?.read(sink, flags)
     }
 
     fn shutdown(&self, how: Shutdown) -> Result<()> {
-        if let Some(inbox) = &self.inbox {
-            if how.reads() {
-                inbox.close_reader(false);
-            }
-            return Ok(());
+        let (mut ours, mut theirs) = (Shut::empty(), Shut::empty());
+        ours.set(Shut::READ, how.reads());
+        theirs.set(Shut::WRITE, how.reads());
+        ours.set(Shut::WRITE, how.writes());
+        theirs.set(Shut::READ, how.writes());
+        let peer = {
+            let mut state = self.core.state.lock();
+            state.shut |= ours;
+            state.role.peer()
+        };
+        if let Some(peer) = peer.filter(|_| self.is_connection_based()) {
+            peer.shut(theirs);
         }
-        let link = self.link().ok_or(Errno::ENOTCONN)?;
-        if how.reads() {
-            link.incoming.close_reader(false);
-        }
-        if how.writes() {
-            link.outgoing.close_writer();
-        }
+        self.core.announce(PollEvents::HUP | PollEvents::RDHUP);
         Ok(())
-    }
-}
-
-impl File for UnixSocket {
-    fn read(&self, _cx: &FileContext<'_>, _offset: u64, sink: &mut dyn IoSink) -> Result<usize> {
-        self.receive(sink, MsgFlags::empty()).map(|received| received.bytes)
-    }
-
-    fn write(&self, _cx: &FileContext<'_>, _offset: u64, source: &mut dyn IoSource) -> Result<usize> {
-        self.send(source, MsgFlags::empty(), Ancillary::default())
-    }
-
-    fn is_seekable(&self) -> bool {
-        false
     }
 
     fn poll(&self) -> PollEvents {
-        let mut events = PollEvents::empty();
-        if let Role::Listening { pending, .. } = &self.state.lock().role {
-            if !pending.is_empty() {
-                events |= PollEvents::READABLE;
-            }
-            return events;
-        }
-        if let Some(inbox) = &self.inbox {
-            events.set(PollEvents::READABLE, inbox.readable());
-            let writable = self.outgoing().map_or(true, |out| out.writable());
-            events.set(PollEvents::WRITABLE, writable);
-            return events;
-        }
-        let Some(link) = self.link() else {
-            return PollEvents::WRITABLE | PollEvents::HUP;
+        let (mut events, aim) = {
+            let state = self.core.state.lock();
+            let mut events = PollEvents::empty();
+            events.set(PollEvents::ERR, state.error.is_some());
+            events.set(PollEvents::HUP, state.shut == Shut::all());
+            let ended = state.shut.contains(Shut::READ);
+            events.set(PollEvents::RDHUP, ended);
+            events.set(PollEvents::READABLE, ended || !state.queue.is_empty());
+            let aim = match &state.role {
+                Role::Listening { pending, .. } => {
+                    events.set(PollEvents::READABLE, ended || !pending.is_empty());
+                    return events;
+                }
+                Role::Idle if self.is_connection_based() => {
+                    events |= PollEvents::HUP;
+                    None
+                }
+                Role::Aimed { peer, .. } => Some(Arc::clone(peer)),
+                Role::Idle | Role::Connected(_) => None,
+            };
+            (events, aim)
         };
-        events.set(PollEvents::READABLE, link.incoming.readable());
-        events.set(PollEvents::WRITABLE, link.outgoing.writable());
-        let ended = link.incoming.writer_is_gone() || link.incoming.reader_is_gone();
-        events.set(PollEvents::RDHUP, ended);
-        events.set(PollEvents::HUP, ended && link.outgoing.reader_is_gone());
+        let crowded = aim.is_some_and(|peer| peer.is_crowded_for(&self.core));
+        let writable = PollEvents::WRITABLE | PollEvents::WRBAND;
+        events.set(writable, self.core.buffer.is_writable() && !crowded);
         events
     }
 
-    fn wait_queue(&self) -> Option<&WaitQueue> {
-        Some(&self.wait)
+    fn wait_queue(&self) -> &WaitQueue {
+        &self.core.wait
     }
 
-    fn ioctl(&self, _cx: &FileContext<'_>, request: &IoctlRequest<'_>) -> Result<u64> {
-        if request.cmd != FIONREAD {
-            return Err(Errno::ENOTTY);
-        }
-        let pending = i32::try_from(self.incoming()?.pending()).unwrap_or(i32::MAX);
-        request.mem.write(request.addr(), &pending.to_le_bytes())?;
+    fn ioctl(&self, request: &IoctlRequest<'_>) -> Result<u64> {
+        let bytes = match request.cmd {
+            FIONREAD => self.pending()?,
+            TIOCOUTQ => self.core.buffer.used(),
+            _ => return Err(Errno::ENOTTY),
+        };
+        let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+        request.mem.write(request.addr(), &bytes.to_ne_bytes())?;
         Ok(0)
     }
 
-    fn as_any(&self) -> &dyn Any {
-        self
+    fn take_error(&self) -> Option<Errno> {
+        self.core.state.lock().error.take()
+    }
+
+    fn is_listening(&self) -> bool {
+        matches!(self.core.state.lock().role, Role::Listening { .. })
+    }
+
+    fn set_send_buffer(&self, bytes: usize) {
+        self.core.buffer.set_limit(bytes);
+    }
+
+    fn set_passes_credentials(&self, on: bool) -> Result<()> {
+        self.core.state.lock().passes_credentials = on;
+        Ok(())
+    }
+
+    fn passes_credentials(&self) -> bool {
+        self.core.state.lock().passes_credentials
+    }
+
+    fn peer_identity(&self) -> Option<(Ucred, Arc<[u32]>)> {
+        self.core.state.lock().identity.clone()
     }
 }
 
-impl Drop for UnixSocket {
-    fn drop(&mut self) {
-        let State { bound, role, .. } = std::mem::take(self.state.get_mut());
-        if let Some(Bound { name: Some(name), .. }) = bound {
-            self.names.release(&name, self);
-        }
-        match role {
-            Role::Connected(link) => {
-                link.close();
-                if let Some(peer) = link.peer.upgrade() {
-                    peer.wait.notify(PollEvents::HUP);
-                }
-            }
-            // Connections nobody accepted end here, each by its own drop.
-            Role::Listening { .. } | Role::Idle | Role::Aimed(_) => {}
-        }
-        if let Some(inbox) = &self.inbox {
-            inbox.close_reader(true);
-        }
+/// For callers that know the family.
+impl UnixSocket {
+    /// As [`Any`].
+    pub fn of(socket: &dyn Socket) -> Option<&Self> {
+        let socket: &dyn Any = socket;
+        socket.downcast_ref()
     }
 }
