@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use abi::Errno;
 use abi::fs::{FileType, OpenFlags, make_dev};
 use anonfs::AnonFs;
 use devfs::Randomness;
+use ktime::HostClock;
 use loader::CpuFacts;
 use mm::Memfds;
+use nix::time::ClockId;
 use syscalls::services::{FileSystemTypes, Machine, Parts, Services};
 use tmpfs::TmpFs;
 use vfs::{Attr, DeviceOpener, File, FileContext, FileSystem, MountNamespace, VfsPath};
@@ -69,8 +72,15 @@ pub(crate) fn services(
         shared_memory: Memfds::new(),
         random,
         cpu,
+        clock: Arc::new(host_clock()),
         machine,
         pipefs: AnonFs::pipefs(make_dev(0, 10)),
         anon: AnonFs::anon_inodefs(make_dev(0, 11)),
     })
+}
+
+/// The host's clocks. Futexes of guests wait by the host's monotonic one, so theirs has its zero.
+fn host_clock() -> HostClock {
+    let read = |clock| nix::time::clock_gettime(clock).map(Duration::from).unwrap_or_default();
+    HostClock::new(read(ClockId::CLOCK_MONOTONIC), read(ClockId::CLOCK_BOOTTIME))
 }

@@ -107,6 +107,8 @@ impl Task {
         info: SigInfo,
         action: SigAction,
     ) -> Result<Delivered, PlatformError> {
+        // What a handler interrupts is not gone on with.
+        drop(self.take_restart());
         let mut registers = thread.registers()?;
         if let Some(outcome) = outcome.take() {
             settle_for_handler(&mut registers, &outcome, action);

@@ -1,5 +1,6 @@
 //! [`Task`]: a guest thread.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
@@ -105,6 +106,8 @@ pub struct Task {
     pub(crate) exited: AtomicBool,
     /// Must end: another thread executes a program.
     pub(crate) doomed: AtomicBool,
+    /// How to go on with the call that a signal interrupted: see [`Task::set_restart`].
+    restart: Mutex<order::Leaf, Option<Box<dyn Any + Send>>>,
 }
 
 impl Task {
@@ -136,6 +139,7 @@ impl Task {
             registers_set: AtomicBool::new(false),
             exited: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
+            restart: Mutex::new(None),
         })
     }
 
@@ -285,6 +289,30 @@ impl Task {
                 Err(error) => return ready().ok_or(error),
             }
         }
+    }
+
+    /// Sleeps until `deadline` has passed (`None`: for ever), whatever notifies it; `Err` when a signal
+    /// comes before.
+    pub fn sleep_until(&self, deadline: Option<Instant>) -> Result<(), BlockError> {
+        loop {
+            match self.block(deadline) {
+                Ok(()) => {}
+                Err(BlockError::TimedOut) => return Ok(()),
+                Err(BlockError::Interrupted) => return Err(BlockError::Interrupted),
+            }
+        }
+    }
+
+    /// Keeps how `restart_syscall(2)` goes on with the call at hand, which returns
+    /// [`Restart::Block`]. The kernel does not know what it is: the system calls do.
+    pub fn set_restart(&self, how: Box<dyn Any + Send>) {
+        let old = self.restart.lock().replace(how);
+        drop(old);
+    }
+
+    /// Takes it (`restart_syscall(2)`).
+    pub fn take_restart(&self) -> Option<Box<dyn Any + Send>> {
+        self.restart.lock().take()
     }
 
     /// Makes the task look at its signals soon, wherever it is.

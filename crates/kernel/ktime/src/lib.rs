@@ -19,19 +19,66 @@ pub use timers::{Expire, TimerId, TimerQueue};
 pub trait Clock: Send + Sync {
     /// Since the epoch (`CLOCK_REALTIME`).
     fn realtime(&self) -> Duration;
-    /// The instant now, by which deadlines are told.
-    fn now(&self) -> Instant {
-        Instant::now()
+    /// `CLOCK_MONOTONIC`: the host's own where guests also meet it past the Sentry (futex deadlines, vDSO).
+    fn monotonic(&self) -> Duration;
+    /// `CLOCK_BOOTTIME`.
+    fn boottime(&self) -> Duration;
+    /// When `CLOCK_MONOTONIC` shows `at`; `None` when that is beyond what an instant can say. What has
+    /// passed may be told as any instant that has passed.
+    fn instant(&self, at: Duration) -> Option<Instant> {
+        Instant::now().checked_add(at.saturating_sub(self.monotonic()))
     }
 }
 
-/// The host's clocks.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HostClock;
+/// The host's clocks. An [`Instant`] is its monotonic clock without its zero, which is told once.
+#[derive(Clone, Copy, Debug)]
+pub struct HostClock {
+    then: Instant,
+    monotonic: Duration,
+    boottime: Duration,
+}
+
+impl HostClock {
+    /// With the host's `CLOCK_MONOTONIC` and `CLOCK_BOOTTIME`, read just now.
+    pub fn new(monotonic: Duration, boottime: Duration) -> Self {
+        Self { then: Instant::now(), monotonic, boottime }
+    }
+}
+
+impl Default for HostClock {
+    /// Both clocks start now.
+    fn default() -> Self {
+        Self::new(Duration::ZERO, Duration::ZERO)
+    }
+}
 
 impl Clock for HostClock {
     fn realtime(&self) -> Duration {
         // A host clock before 1970 reads as 1970.
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.monotonic.saturating_add(self.then.elapsed())
+    }
+
+    fn boottime(&self) -> Duration {
+        self.boottime.saturating_add(self.then.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Clock, HostClock};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_clock_goes_on_from_where_it_was_read() {
+        let clock = HostClock::new(Duration::from_secs(7), Duration::from_secs(9));
+        assert!(clock.monotonic() >= Duration::from_secs(7) && clock.boottime() >= Duration::from_secs(9));
+        let soon = clock.instant(clock.monotonic() + Duration::from_secs(5)).expect("soon");
+        assert!(soon > Instant::now() + Duration::from_secs(4));
+        assert!(clock.instant(Duration::ZERO).expect("past") <= Instant::now());
+        assert_eq!(clock.instant(Duration::MAX), None);
     }
 }

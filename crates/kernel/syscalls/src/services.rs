@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anonfs::AnonFs;
 use devfs::Randomness;
+use ktime::Clock;
 use loader::CpuFacts;
 use mm::SharedMemory;
 use vfs::{DeviceOpener, MountNamespace};
@@ -25,6 +26,8 @@ pub struct Parts {
     pub random: Arc<dyn Randomness>,
     /// What programs are told of the processor.
     pub cpu: CpuFacts,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
     /// The machine the guest is told of.
     pub machine: Machine,
     /// Where pipes live.
@@ -50,6 +53,7 @@ pub struct Services {
     pub(crate) shared_memory: Arc<dyn SharedMemory>,
     pub(crate) random: Arc<dyn Randomness>,
     pub(crate) cpu: CpuFacts,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) machine: Machine,
     pub(crate) pipefs: Arc<AnonFs>,
     pub(crate) anon: Arc<AnonFs>,
@@ -65,6 +69,7 @@ impl Services {
             shared_memory: parts.shared_memory,
             random: parts.random,
             cpu: parts.cpu,
+            clock: parts.clock,
             machine: parts.machine,
             pipefs: parts.pipefs,
             anon: parts.anon,

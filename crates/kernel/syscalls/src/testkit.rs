@@ -62,6 +62,7 @@ impl Guest {
             shared_memory: Arc::new(NoShared),
             random: Arc::new(Zeroes),
             cpu: CpuFacts { hwcap: 0, hwcap2: 0, min_signal_stack: 4096 },
+            clock: Arc::new(ktime::HostClock::default()),
             machine: Machine { cpus: 4, memory: 1 << 30 },
             pipefs: AnonFs::pipefs(2),
             anon: AnonFs::anon_inodefs(3),

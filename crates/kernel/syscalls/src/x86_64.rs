@@ -2,8 +2,9 @@
 
 use crate::cx::KernelCalls;
 use crate::{
-    arch, attrs, caps, clone, content, dirents, exec, fds, identity, io, ioctl, locks, memory, mounts, names,
-    open, prctl, priority, process, random, sched, setid, signals, stat, syscall_table, usage, xattrs,
+    arch, attrs, caps, clocks, clone, content, dirents, exec, fds, identity, io, ioctl, locks, memory,
+    mounts, names, open, prctl, priority, process, random, restart, sched, setid, signals, sleep, stat,
+    syscall_table, usage, xattrs,
 };
 
 syscall_table! {
@@ -39,6 +40,7 @@ syscall_table! {
         dup => full, fds::dup;
         dup2 => full, fds::dup2;
         pause => full, signals::pause;
+        nanosleep => full, sleep::nanosleep;
         getpid => full, identity::getpid;
         clone => partial("no pidfds or namespaces yet"), clone::clone;
         fork => full, clone::fork;
@@ -72,6 +74,7 @@ syscall_table! {
         fchown => full, attrs::fchown;
         lchown => full, attrs::lchown;
         umask => full, names::umask;
+        gettimeofday => full, clocks::gettimeofday;
         getrlimit => full, process::getrlimit;
         getrusage => partial("times and peak memory only"), usage::getrusage;
         sysinfo => partial("no load averages; half of the memory is free"), usage::sysinfo;
@@ -130,9 +133,11 @@ syscall_table! {
         _sysctl => refused(ENOSYS, "not offered");
         prctl => partial("no checkpoints, speculation control or tracers by name"), prctl::prctl;
         arch_prctl => partial("no faulting cpuid, no shadow stacks"), arch::arch_prctl;
+        adjtimex => refused(EPERM, "the clock is the host's");
         setrlimit => full, process::setrlimit;
         chroot => full, names::chroot;
         sync => full, mounts::sync;
+        settimeofday => partial("the clock is the host's: always EPERM"), clocks::settimeofday;
         mount => partial("no moves, recursive binds, remount of file-system options or propagation"), mounts::mount;
         umount2 => partial("no MNT_EXPIRE"), mounts::umount2;
         swapon => refused(EPERM, "there is no such thing in a sandbox");
@@ -159,12 +164,18 @@ syscall_table! {
         lremovexattr => full, xattrs::lremovexattr;
         fremovexattr => full, xattrs::fremovexattr;
         tkill => full, signals::tkill;
+        time => full, clocks::time;
         sched_setaffinity => partial("kept and told; the host schedules as it likes"), sched::sched_setaffinity;
         sched_getaffinity => full, sched::sched_getaffinity;
         lookup_dcookie => refused(ENOSYS, "not offered");
         getdents64 => full, dirents::getdents64;
         set_tid_address => full, identity::set_tid_address;
+        restart_syscall => full, restart::restart_syscall;
         fadvise64 => full, content::fadvise64;
+        clock_settime => partial("the clock is the host's: always EPERM"), clocks::clock_settime;
+        clock_gettime => full, clocks::clock_gettime;
+        clock_getres => full, clocks::clock_getres;
+        clock_nanosleep => partial("not on processor clocks"), sleep::clock_nanosleep;
         exit_group => full, process::exit_group;
         tgkill => full, signals::tgkill;
         utimes => full, attrs::utimes;
@@ -203,6 +214,7 @@ syscall_table! {
         rt_tgsigqueueinfo => full, signals::rt_tgsigqueueinfo;
         perf_event_open => refused(EPERM, "reaches into the host's kernel");
         prlimit64 => full, process::prlimit64;
+        clock_adjtime => refused(EPERM, "the clock is the host's");
         syncfs => full, content::syncfs;
         getcpu => partial("always the first processor; the vDSO knows better"), arch::getcpu;
         kcmp => refused(ENOSYS, "as a kernel built without it");
