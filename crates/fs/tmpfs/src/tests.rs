@@ -5,6 +5,7 @@ use std::sync::Arc;
 use abi::Errno;
 use abi::fs::{FileType, OpenFlags, Permissions};
 use abi::mm::Prot;
+use abi::poll::PollEvents;
 use cred::Credentials;
 use guestmem::{SliceSource, VecSink};
 use memmap::MapRequest;
@@ -411,6 +412,39 @@ fn locks_conflict_split_and_go_with_their_description() {
     assert!(locks::acquire(&inode, locks::Family::Flock, other).unwrap().is_some());
     drop(a);
     assert!(locks::acquire(&inode, locks::Family::Flock, other).unwrap().is_none());
+    locks::release_all(&inode, locks::Owner::Process(1));
+    assert!(take(record(3, true, 61, 99)));
+    assert_eq!(
+        locks::test(&inode, locks::Family::Record, &record(4, false, 0, u64::MAX)),
+        Ok(Some(record(2, true, 40, 60)))
+    );
+}
+
+#[test]
+fn who_waits_for_a_lock_is_told_whatever_happened_before() {
+    let w = World::new();
+    w.put("/f", b"x");
+    let a = w.open("/f", OpenFlags::empty()).unwrap();
+    let flock = |owner, exclusive| {
+        let record =
+            locks::Record { owner: locks::Owner::Description(owner), exclusive, start: 0, end: u64::MAX };
+        locks::acquire(a.inode(), locks::Family::Flock, record).unwrap().is_none()
+    };
+    let unlock = |owner| locks::release_all(a.inode(), locks::Owner::Description(owner));
+    assert!(flock(1, true));
+    let queue = locks::wait_queue(a.inode()).unwrap();
+    // Before the waiter stands in it, the lock changes hands.
+    unlock(1);
+    assert!(flock(2, true));
+    let parker = sync::wait::Parker::new();
+    let _waiter = queue.register(Arc::clone(&parker) as _, PollEvents::OUT);
+    assert!(!flock(3, false));
+    assert!(!flock(4, false));
+    let soon = || Some(std::time::Instant::now() + std::time::Duration::from_millis(1));
+    assert_eq!(parker.park(soon()), sync::wait::Wake::TimedOut, "attempts wake nobody");
+    assert!(flock(2, false));
+    assert_eq!(parker.park(None), sync::wait::Wake::Notified);
+    assert!(flock(3, false));
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! again. So no cycle of sleepers exists that a signal could not break; `EDEADLK` is not detected.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Weak};
 
 use abi::Errno;
 use abi::poll::PollEvents;
@@ -61,45 +62,99 @@ impl Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conflict(pub Record);
 
+/// The locks of one inode.
 #[derive(Default)]
 struct InodeLocks {
-    flock: Vec<Record>,
-    records: Vec<Record>,
+    lists: Mutex<order::Leaf, Lists>,
     queue: WaitQueue,
 }
 
-impl InodeLocks {
-    fn list(&mut self, family: Family) -> &mut Vec<Record> {
+#[derive(Default)]
+struct Lists {
+    flock: Vec<Record>,
+    records: Vec<Record>,
+}
+
+impl Lists {
+    fn of(&mut self, family: Family) -> &mut Vec<Record> {
         match family {
             Family::Flock => &mut self.flock,
             Family::Record => &mut self.records,
         }
     }
+
+    fn len(&self) -> usize {
+        self.flock.len() + self.records.len()
+    }
 }
 
-/// Device and inode number: an inode object may be forgotten and made again, its locks may not.
-type Key = (u64, u64);
+/// Who has ever been locked, by the address of the inode. An entry lives as long as its inode: somebody may
+/// be about to wait in its queue. Whoever holds a lock has the file open, and so keeps the inode.
+#[derive(Default)]
+struct Registry {
+    inodes: HashMap<usize, (Weak<dyn Inode>, Arc<InodeLocks>)>,
+    /// How many entries there may be until those of dead inodes are looked for.
+    limit: usize,
+}
 
-static TABLE: std::sync::LazyLock<Mutex<order::Leaf, HashMap<Key, InodeLocks>>> =
-    std::sync::LazyLock::new(Mutex::default);
+static REGISTRY: LazyLock<Mutex<order::Leaf, Registry>> = LazyLock::new(Mutex::default);
 
-/// Descriptions that ever took a lock; so that closing others costs nothing.
-fn key(inode: &Arc<dyn Inode>) -> Result<Key> {
-    Ok((inode.fs().dev(), inode.attr()?.ino))
+/// Locks held in all, so that closing costs nothing where nobody locks.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+impl Registry {
+    fn get(&self, inode: &Arc<dyn Inode>) -> Option<Arc<InodeLocks>> {
+        let (known, locks) = self.inodes.get(&address(inode))?;
+        // At the address of one that is gone there may be another.
+        (known.strong_count() > 0).then(|| Arc::clone(locks))
+    }
+
+    fn get_or_insert(&mut self, inode: &Arc<dyn Inode>) -> Arc<InodeLocks> {
+        if let Some(locks) = self.get(inode) {
+            return locks;
+        }
+        if self.inodes.len() >= self.limit {
+            self.inodes.retain(|_, (inode, _)| inode.strong_count() > 0);
+            self.limit = 2 * self.inodes.len() + 64;
+        }
+        let locks = Arc::<InodeLocks>::default();
+        self.inodes.insert(address(inode), (Arc::downgrade(inode), Arc::clone(&locks)));
+        locks
+    }
+}
+
+fn address(inode: &Arc<dyn Inode>) -> usize {
+    Arc::as_ptr(inode).cast::<()>() as usize
+}
+
+impl InodeLocks {
+    /// Lets `change` change the lists, and say whether somebody who waits may have a chance now.
+    fn change<T>(&self, change: impl FnOnce(&mut Lists) -> (T, bool)) -> T {
+        let (result, chance) = {
+            let mut lists = self.lists.lock();
+            let before = lists.len();
+            let changed = change(&mut lists);
+            HELD.fetch_add(lists.len(), Ordering::SeqCst);
+            HELD.fetch_sub(before, Ordering::SeqCst);
+            changed
+        };
+        if chance {
+            self.queue.notify(PollEvents::OUT);
+        }
+        result
+    }
 }
 
 /// Where to wait for a lock of `inode` to go away ([`PollEvents::OUT`]).
 pub fn wait_queue(inode: &Arc<dyn Inode>) -> Result<WaitQueue> {
-    let key = key(inode)?;
-    Ok(TABLE.lock().entry(key).or_default().queue.clone())
+    Ok(REGISTRY.lock().get_or_insert(inode).queue.clone())
 }
 
 /// The first lock that `wanted` would have to wait for (`F_GETLK`).
 pub fn test(inode: &Arc<dyn Inode>, family: Family, wanted: &Record) -> Result<Option<Record>> {
-    let key = key(inode)?;
-    let mut table = TABLE.lock();
-    let Some(locks) = table.get_mut(&key) else { return Ok(None) };
-    Ok(locks.list(family).iter().find(|held| held.conflicts(wanted)).copied())
+    let Some(locks) = REGISTRY.lock().get(inode) else { return Ok(None) };
+    let mut lists = locks.lists.lock();
+    Ok(lists.of(family).iter().find(|held| held.conflicts(wanted)).copied())
 }
 
 /// Takes `wanted`, replacing what its owner holds of the range. `Ok(Some(..))` when another's lock is
@@ -108,80 +163,57 @@ pub fn acquire(inode: &Arc<dyn Inode>, family: Family, wanted: Record) -> Result
     if wanted.start > wanted.end {
         return Err(Errno::EINVAL);
     }
-    let key = key(inode)?;
-    let queue = {
-        let mut table = TABLE.lock();
-        let locks = table.entry(key).or_default();
-        let queue = locks.queue.clone();
-        let list = locks.list(family);
+    let locks = REGISTRY.lock().get_or_insert(inode);
+    locks.change(|lists| {
+        let list = lists.of(family);
         if let Some(held) = list.iter().find(|held| held.conflicts(&wanted)) {
-            return Ok(Some(Conflict(*held)));
+            return (Ok(Some(Conflict(*held))), false);
         }
         if list.len() + 2 > RECORDS_MAX {
-            return Err(Errno::ENOLCK);
+            return (Err(Errno::ENOLCK), false);
         }
-        carve(list, wanted.owner, wanted.start, wanted.end);
+        // A write lock turned into a read lock lets others in.
+        let weaker = carve(list, wanted.owner, wanted.start, wanted.end);
         list.push(wanted);
         merge(list, wanted.owner);
-        queue
-    };
-    // A write lock turned into a read lock lets others in.
-    queue.notify(PollEvents::OUT);
-    Ok(None)
+        (Ok(None), weaker)
+    })
 }
 
 /// Gives `start..=end` back (`F_UNLCK`, `LOCK_UN`).
 pub fn release(inode: &Arc<dyn Inode>, family: Family, owner: Owner, start: u64, end: u64) -> Result<()> {
-    let key = key(inode)?;
-    release_in(key, |locks| carve(locks.list(family), owner, start, end));
+    let locks = REGISTRY.lock().get(inode);
+    if let Some(locks) = locks {
+        locks.change(|lists| ((), carve(lists.of(family), owner, start, end)));
+    }
     Ok(())
 }
 
-/// Gives everything of `owner` on `inode` back: a process closed a descriptor of it (POSIX).
+/// Gives everything of `owner` on `inode` back: a process closed a descriptor of it (POSIX), or the last
+/// reference to a description is gone.
 pub fn release_all(inode: &Arc<dyn Inode>, owner: Owner) {
-    if TABLE.lock().is_empty() {
+    if HELD.load(Ordering::SeqCst) == 0 {
         return;
     }
-    let Ok(key) = key(inode) else { return };
-    release_in(key, |locks| {
-        locks.flock.retain(|record| record.owner != owner);
-        locks.records.retain(|record| record.owner != owner);
+    let locks = REGISTRY.lock().get(inode);
+    let Some(locks) = locks else { return };
+    locks.change(|lists| {
+        let before = lists.len();
+        lists.flock.retain(|record| record.owner != owner);
+        lists.records.retain(|record| record.owner != owner);
+        ((), lists.len() < before)
     });
 }
 
-/// The last reference to a description is gone.
-pub(crate) fn release_description(inode: &Arc<dyn Inode>, id: usize) {
-    let owner = Owner::Description(id);
-    let holds = TABLE
-        .lock()
-        .values()
-        .any(|locks| locks.flock.iter().chain(&locks.records).any(|record| record.owner == owner));
-    if holds {
-        release_all(inode, owner);
-    }
-}
-
-fn release_in(key: Key, change: impl FnOnce(&mut InodeLocks)) {
-    let queue = {
-        let mut table = TABLE.lock();
-        let Some(locks) = table.get_mut(&key) else { return };
-        change(locks);
-        let queue = locks.queue.clone();
-        if locks.flock.is_empty() && locks.records.is_empty() && queue.is_empty() {
-            table.remove(&key);
-        }
-        queue
-    };
-    queue.notify(PollEvents::OUT);
-}
-
-/// Cuts `start..=end` out of what `owner` holds.
-fn carve(list: &mut Vec<Record>, owner: Owner, start: u64, end: u64) {
+/// Cuts `start..=end` out of what `owner` holds; was there any of it?
+fn carve(list: &mut Vec<Record>, owner: Owner, start: u64, end: u64) -> bool {
+    let mut cut = false;
     let mut pieces = Vec::new();
     list.retain(|held| {
         if held.owner != owner || held.end < start || end < held.start {
             return true;
         }
+        cut = true;
         if held.start < start {
             pieces.push(Record { end: start - 1, ..*held });
         }
@@ -191,6 +223,7 @@ fn carve(list: &mut Vec<Record>, owner: Owner, start: u64, end: u64) {
         false
     });
     list.append(&mut pieces);
+    cut
 }
 
 /// Joins adjoining ranges of one owner and kind, so that many small locks become few.

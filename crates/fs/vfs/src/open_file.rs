@@ -8,6 +8,7 @@ use abi::fs::{FileType, OpenFlags};
 use guestmem::{IoSink, IoSource};
 use memmap::Mappable;
 
+use crate::locks::Owner;
 use crate::mount::VfsPath;
 use crate::ops::cleared_by_write;
 use crate::{DirEntry, DirSink, File, FileContext, Inode, Result, Seals, SeekFrom, SetAttr};
@@ -48,7 +49,7 @@ impl std::fmt::Debug for OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        crate::locks::release_description(self.path.inode(), self.id());
+        crate::locks::release_all(self.path.inode(), Owner::Description(self.id()));
     }
 }
 
