@@ -1,6 +1,7 @@
 //! The futex operations the host cannot answer for a guest (`futex(2)`).
 //!
 //! - [`Futexes`]: wait, wake and requeue, for backends without native futexes.
+//! - [`op`]: the change of a word that goes with a wake-up of two futexes.
 //! - [`pi`]: locks whose word holds the owner; ownership is handed to the longest waiter. No priority is
 //!   inherited: the Sentry has no say in the host's scheduling.
 //!
@@ -9,6 +10,7 @@
 //! a waiter enters its queue first and looks at the word afterwards.
 #![forbid(unsafe_code)]
 
+pub mod op;
 pub mod pi;
 
 use std::collections::HashMap;
@@ -21,6 +23,8 @@ use abi::{Errno, Restart, SysError};
 use guestmem::{MemExt, UserAddr, UserMem, UserPtr};
 use sync::wait::{Parker, Wake};
 use sync::{Mutex, order};
+
+pub use op::WakeOp;
 
 /// A futex: an aligned word of one address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -37,7 +37,7 @@ impl Futexes {
         Err(FutexError::Changed)
     }
 
-    /// `FUTEX_LOCK_PI`.
+    /// `FUTEX_LOCK_PI`. `alive` says whether a thread exists: `ESRCH` when the owner does not.
     pub fn lock_pi(
         &self,
         mem: &dyn UserMem,
@@ -45,28 +45,44 @@ impl Futexes {
         tid: u32,
         parker: &Arc<Parker>,
         deadline: Option<Instant>,
+        alive: &dyn Fn(u32) -> bool,
     ) -> Result<(), FutexError> {
-        let waiting = self.enter(key, parker, u32::MAX, tid);
-        let ended = match self.claim_or_mark(mem, key, tid) {
-            Ok(true) => {
-                // Ours already; had an unlock picked us as well, it found us the owner.
-                self.leave(&waiting);
+        loop {
+            let waiting = self.enter(key, parker, u32::MAX, tid);
+            let ended = match self.claim_or_mark(mem, key, tid, alive) {
+                Ok(true) => {
+                    // Ours already; had an unlock picked us as well, it found us the owner.
+                    self.leave(&waiting);
+                    return Ok(());
+                }
+                Ok(false) => sleep(&waiting, deadline),
+                Err(error) => Err(error),
+            };
+            if self.leave(&waiting) {
+                return ended;
+            }
+            // Not in the queue any more: an unlock has made us the owner, or the owner has died and left
+            // the lock to whoever takes it.
+            if mem.load(UserPtr::<u32>::new(key.addr))? & TID_MASK == tid {
                 return Ok(());
             }
-            Ok(false) => sleep(&waiting, deadline),
-            Err(error) => Err(error),
-        };
-        // Not in the queue any more: an unlock has made us the owner.
-        if self.leave(&waiting) { ended } else { Ok(()) }
+        }
     }
 
     /// Takes a free lock (`true`), or marks a held one as waited for.
-    fn claim_or_mark(&self, mem: &dyn UserMem, key: Key, tid: u32) -> Result<bool, FutexError> {
+    fn claim_or_mark(
+        &self,
+        mem: &dyn UserMem,
+        key: Key,
+        tid: u32,
+        alive: &dyn Fn(u32) -> bool,
+    ) -> Result<bool, FutexError> {
         for _ in 0..TRIES {
             let word = mem.load(UserPtr::<u32>::new(key.addr))?;
             let (new, ours) = match word & TID_MASK {
                 0 => (word | tid, true),
                 owner if owner == tid => return Err(FutexError::Errno(Errno::EDEADLK)),
+                owner if !alive(owner) => return Err(FutexError::Errno(Errno::ESRCH)),
                 _ if word & WAITERS != 0 => return Ok(false),
                 _ => (word | WAITERS, false),
             };

@@ -8,7 +8,7 @@ use abi::Errno;
 use guestmem::{Fault, UserAddr, UserMem};
 use sync::wait::Parker;
 
-use crate::{FutexError, Futexes, Key};
+use crate::{FutexError, Futexes, Key, WakeOp};
 
 const KEY: Key = Key { space: 1, addr: UserAddr(0x1000) };
 const OTHER: Key = Key { space: 1, addr: UserAddr(0x2000) };
@@ -74,7 +74,7 @@ fn an_unlock_hands_the_lock_to_the_waiter() {
     assert_eq!(futexes.unlock_pi(word.as_ref(), KEY, 6), Err(FutexError::Errno(Errno::EPERM)));
     let guest = {
         let (futexes, word) = (Arc::clone(&futexes), Arc::clone(&word));
-        std::thread::spawn(move || futexes.lock_pi(word.as_ref(), KEY, 6, &Parker::new(), None))
+        std::thread::spawn(move || futexes.lock_pi(word.as_ref(), KEY, 6, &Parker::new(), None, &|_| true))
     };
     until(|| word.0.load(Ordering::SeqCst) & crate::pi::WAITERS != 0);
     assert_eq!(futexes.unlock_pi(word.as_ref(), KEY, 5), Ok(()));
@@ -82,4 +82,44 @@ fn an_unlock_hands_the_lock_to_the_waiter() {
     assert_eq!(word.0.load(Ordering::SeqCst), 6);
     assert_eq!(futexes.unlock_pi(word.as_ref(), KEY, 6), Ok(()));
     assert_eq!(word.0.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_dead_owners_lock_goes_to_who_waits() {
+    let (futexes, word) = (Arc::new(Futexes::default()), Arc::new(Word::default()));
+    assert_eq!(futexes.trylock_pi(word.as_ref(), KEY, 5), Ok(()));
+    let waits = |alive: bool| {
+        let (futexes, word) = (Arc::clone(&futexes), Arc::clone(&word));
+        std::thread::spawn(move || futexes.lock_pi(word.as_ref(), KEY, 6, &Parker::new(), None, &|_| alive))
+    };
+    assert_eq!(waits(false).join().expect("no panic"), Err(FutexError::Errno(Errno::ESRCH)));
+    let guest = waits(true);
+    until(|| word.0.load(Ordering::SeqCst) & crate::pi::WAITERS != 0);
+    // What the end of the owner does to a robust lock.
+    word.0.store(crate::pi::WAITERS | crate::pi::OWNER_DIED, Ordering::SeqCst);
+    until(|| futexes.wake(KEY, 1, u32::MAX) == 1);
+    assert_eq!(guest.join().expect("no panic"), Ok(()));
+    assert_eq!(word.0.load(Ordering::SeqCst) & crate::pi::TID_MASK, 6);
+}
+
+#[test]
+fn wake_op_changes_one_word_and_wakes_by_what_it_was() {
+    let (futexes, word) = (Futexes::default(), Word::default());
+    let run = |op: u32, cmp: u32, arg: u32, against: u32| {
+        let code = op << 28 | cmp << 24 | arg << 12 | against;
+        let op = WakeOp::from_raw(code).expect("an operation");
+        (op.apply(&word, OTHER), word.0.load(Ordering::SeqCst))
+    };
+    assert_eq!(run(0, 0, 7, 0), (Ok(true), 7));
+    assert_eq!(run(1, 1, 3, 7), (Ok(false), 10));
+    // A negative operand, and a comparison below.
+    assert_eq!(run(1, 2, 0xfff, 11), (Ok(true), 9));
+    assert_eq!(run(2, 5, 6, 9), (Ok(true), 15));
+    assert_eq!(run(3, 4, 1, 15), (Ok(false), 14));
+    assert_eq!(run(4, 3, 15, 14), (Ok(true), 1));
+    // Shifted operand: or with 1 << 4.
+    assert_eq!(run(2 | 8, 0, 4, 1), (Ok(true), 17));
+    assert_eq!(WakeOp::from_raw(5 << 28), Err(Errno::ENOSYS));
+    assert_eq!(WakeOp::from_raw(6 << 24), Err(Errno::ENOSYS));
+    assert_eq!(futexes.wake_op(&word, (KEY, OTHER), (1, 1), 0), Ok(0));
 }

@@ -23,6 +23,7 @@ pub mod dispatch;
 mod exec;
 mod fds;
 mod fifos;
+mod futex;
 pub mod handler;
 mod identity;
 mod io;

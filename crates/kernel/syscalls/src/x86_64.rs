@@ -2,7 +2,7 @@
 
 use crate::cx::KernelCalls;
 use crate::{
-    arch, attrs, caps, clocks, clone, content, dirents, exec, fds, identity, io, ioctl, locks, memory,
+    arch, attrs, caps, clocks, clone, content, dirents, exec, fds, futex, identity, io, ioctl, locks, memory,
     mounts, names, open, prctl, priority, process, random, restart, sched, setid, signals, sleep, stat,
     syscall_table, usage, xattrs,
 };
@@ -165,6 +165,7 @@ syscall_table! {
         fremovexattr => full, xattrs::fremovexattr;
         tkill => full, signals::tkill;
         time => full, clocks::time;
+        futex => partial("not between processes; no requeue to a lock with priority inheritance"), futex::futex;
         sched_setaffinity => partial("kept and told; the host schedules as it likes"), sched::sched_setaffinity;
         sched_getaffinity => full, sched::sched_getaffinity;
         lookup_dcookie => refused(ENOSYS, "not offered");
@@ -246,6 +247,7 @@ syscall_table! {
         landlock_add_rule => refused(ENOSYS, "as a kernel built without it");
         landlock_restrict_self => refused(ENOSYS, "as a kernel built without it");
         memfd_secret => refused(ENOSYS, "not offered");
+        futex_waitv => refused(ENOSYS, "programs fall back to futex");
         set_mempolicy_home_node => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
         fchmodat2 => full, attrs::fchmodat2;
     }
