@@ -74,6 +74,7 @@ pub(crate) fn services(
         cpu,
         clock: Arc::new(host_clock()),
         machine,
+        memory_files: TmpFs::new(tmpfs::Options::new(make_dev(0, 12)), Arc::new(HostMemory)),
         pipefs: AnonFs::pipefs(make_dev(0, 10)),
         anon: AnonFs::anon_inodefs(make_dev(0, 11)),
     })

@@ -292,6 +292,12 @@ impl Task {
         own.union(self.group().queue.lock().pending()).intersection(mask)
     }
 
+    /// Pending, blocked or not (what a `signalfd(2)` polls).
+    pub fn all_pending(&self) -> SigSet {
+        let own = self.signals.lock().queue.pending();
+        own.union(self.group().queue.lock().pending())
+    }
+
     /// `rt_sigaction(2)`. `EINVAL` for a change of `SIGKILL` or `SIGSTOP`.
     pub fn sigaction(&self, signal: Signal, new: Option<SigAction>) -> Result<SigAction, Errno> {
         let actions = self.group().actions();

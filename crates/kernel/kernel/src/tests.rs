@@ -206,7 +206,7 @@ fn timers_send_signals() {
     assert_eq!(task.set_real_timer(setting), TimerSetting::default());
     let set = SigSet::of(Signal::SIGUSR2);
     task.set_mask(set);
-    let id = task.timer_create(TimerNotify::Process(Signal::SIGUSR2, 77)).expect("room");
+    let id = task.timer_create(0, TimerNotify::Process(Signal::SIGUSR2, 77)).expect("room");
     let next = std::time::Instant::now().checked_add(ms(1));
     task.timer_settime(id, next, ms(0)).expect("exists");
     let late = std::time::Instant::now().checked_add(ms(5000));

@@ -23,6 +23,8 @@ pub enum TimerNotify {
     Nobody,
     /// The process (`SIGEV_SIGNAL`), with this `sigval`.
     Process(Signal, u64),
+    /// The process with `SIGALRM` and the timer's id: what a timer without `sigevent` does.
+    Alarm,
     /// A thread of it (`SIGEV_THREAD_ID`).
     Thread(i32, Signal, u64),
 }
@@ -43,6 +45,8 @@ pub(crate) struct SignalTimer {
     queue_id: TimerId,
     /// Its number in the process; `None` for `ITIMER_REAL`.
     id: Option<i32>,
+    /// Its clock, as the guest named it.
+    clock: i32,
     notify: TimerNotify,
     state: Mutex<order::Leaf, (Option<Interval>, u64)>,
 }
@@ -91,6 +95,10 @@ impl SignalTimer {
         // A full queue loses the expiry, as in Linux it becomes an overrun.
         match self.notify {
             TimerNotify::Nobody => {}
+            TimerNotify::Alarm => {
+                let value = u64::from(self.id.unwrap_or_default().unsigned_abs());
+                let _ = kernel.send_to_group(&group, Signal::SIGALRM, info(Signal::SIGALRM, value));
+            }
             TimerNotify::Process(signal, value) => {
                 let _ = kernel.send_to_group(&group, signal, info(signal, value));
             }
@@ -126,12 +134,13 @@ impl SignalTimer {
 }
 
 impl Task {
-    fn new_timer(&self, id: Option<i32>, notify: TimerNotify) -> Arc<SignalTimer> {
+    fn new_timer(&self, id: Option<i32>, clock: i32, notify: TimerNotify) -> Arc<SignalTimer> {
         Arc::new(SignalTimer {
             kernel: Arc::downgrade(self.kernel()),
             group: Arc::downgrade(self.group()),
             queue_id: self.kernel().timers.allocate(),
             id,
+            clock,
             notify,
             state: Mutex::default(),
         })
@@ -139,7 +148,7 @@ impl Task {
 
     /// `setitimer(ITIMER_REAL)` and `alarm(2)`: a zero time left disarms. Returns what was.
     pub fn set_real_timer(&self, new: TimerSetting) -> TimerSetting {
-        let fresh = self.new_timer(None, TimerNotify::Process(Signal::SIGALRM, 0));
+        let fresh = self.new_timer(None, 0, TimerNotify::Process(Signal::SIGALRM, 0));
         let timer = Arc::clone(self.group().timers.lock().real.get_or_insert(fresh));
         let next = if new.left.is_zero() { None } else { Instant::now().checked_add(new.left) };
         timer.set(self.kernel(), next, new.period)
@@ -151,8 +160,8 @@ impl Task {
         timer.map(|timer| timer.setting(Instant::now())).unwrap_or_default()
     }
 
-    /// `timer_create(2)`: `EAGAIN` past `RLIMIT_SIGPENDING` timers, `EINVAL` for a foreign thread.
-    pub fn timer_create(&self, notify: TimerNotify) -> Result<i32, Errno> {
+    /// `timer_create(2)`; `clock` is kept for the caller. `EAGAIN` past `RLIMIT_SIGPENDING` timers, `EINVAL` for a foreign thread.
+    pub fn timer_create(&self, clock: i32, notify: TimerNotify) -> Result<i32, Errno> {
         if let TimerNotify::Thread(tid, ..) = notify {
             let fits = self.kernel().task(tid).is_some_and(|task| task.tgid() == self.tgid());
             if !fits {
@@ -174,7 +183,7 @@ impl Task {
             id
         };
         // Another thread may make one meanwhile: it has another id.
-        let timer = self.new_timer(Some(id), notify);
+        let timer = self.new_timer(Some(id), clock, notify);
         self.group().timers.lock().posix.insert(id, timer);
         Ok(id)
     }
@@ -191,6 +200,11 @@ impl Task {
         period: Duration,
     ) -> Result<TimerSetting, Errno> {
         Ok(self.posix_timer(id)?.set(self.kernel(), next, period))
+    }
+
+    /// The clock it was made with.
+    pub fn timer_clock(&self, id: i32) -> Result<i32, Errno> {
+        Ok(self.posix_timer(id)?.clock)
     }
 
     /// `timer_gettime(2)`.

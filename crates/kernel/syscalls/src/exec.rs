@@ -19,6 +19,9 @@ use crate::cx::Cx;
 use crate::privileges;
 use crate::process::memory_limits;
 
+/// `personality(2)`: the layout is not random.
+const ADDR_NO_RANDOMIZE: u32 = 0x004_0000;
+
 /// `execve(2)`.
 pub(crate) fn execve(cx: &mut Cx<'_>, path: UserCStr, argv: UserAddr, envp: UserAddr) -> SysResult<u64> {
     execveat(cx, Fd(AT_FDCWD), path, argv, envp, 0)
@@ -83,7 +86,9 @@ fn shown_name(dirfd: Fd, path: &[u8]) -> Vec<u8> {
 fn entropy(cx: &Cx<'_>) -> SysResult<Entropy> {
     let mut bytes = [0; Entropy::BYTES];
     cx.services.random.fill(&mut bytes)?;
-    Ok(Entropy::new(bytes))
+    let entropy = Entropy::new(bytes);
+    let fixed = cx.task.settings().personality & ADDR_NO_RANDOMIZE != 0;
+    Ok(if fixed { entropy.fixed_layout() } else { entropy })
 }
 
 /// Opens programs as the caller, and remembers which was the last.

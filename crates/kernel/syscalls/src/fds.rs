@@ -7,8 +7,8 @@ use abi::{Errno, SysResult};
 use anonfs::PipeEnd;
 use bitflags::bitflags;
 use guestmem::{UserAddr, UserPtr};
-use vfs::OpenFile;
 use vfs::locks::{Owner, release_all};
+use vfs::{OpenFile, Seals};
 
 use crate::args::Fd;
 use crate::cx::Cx;
@@ -126,6 +126,12 @@ pub(crate) fn fcntl(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: u64) -> SysResul
             let pipe = file.file().as_any().downcast_ref::<PipeEnd>().ok_or(Errno::EBADF)?;
             Ok(pipe.pipe().capacity() as u64)
         }
+        1033 => {
+            let seals = u32::try_from(arg).ok().and_then(Seals::from_bits).ok_or(Errno::EINVAL)?;
+            file.add_seals(seals)?;
+            Ok(0)
+        }
+        1034 => Ok(u64::from(file.seals()?.bits())),
         _ => Err(Errno::EINVAL.into()),
     }
 }

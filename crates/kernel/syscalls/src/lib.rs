@@ -8,6 +8,7 @@
 //! - [`x86_64`]: the table itself; [`dispatch`]: from a trap to a row.
 #![forbid(unsafe_code)]
 
+mod anon;
 mod arch;
 pub mod args;
 mod at;
@@ -20,6 +21,7 @@ mod content;
 pub mod cx;
 mod dirents;
 pub mod dispatch;
+mod epolls;
 mod exec;
 mod fds;
 mod fifos;
@@ -33,6 +35,7 @@ mod memory;
 mod mounts;
 mod names;
 mod open;
+mod poll;
 mod prctl;
 mod priority;
 mod privileges;
@@ -42,6 +45,7 @@ mod restart;
 mod sched;
 pub mod services;
 mod setid;
+mod signalfds;
 mod signals;
 mod sleep;
 mod stat;
@@ -50,7 +54,11 @@ pub mod table;
 mod testkit;
 #[cfg(test)]
 mod tests;
+mod timerfds;
+mod timers;
+mod unshare;
 mod usage;
+mod watches;
 pub mod x86_64;
 mod xattrs;
 

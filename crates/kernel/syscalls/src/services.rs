@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use anonfs::AnonFs;
+use anonfs::{AnonFs, Watches};
 use devfs::Randomness;
 use ktime::Clock;
 use loader::CpuFacts;
 use mm::SharedMemory;
+use tmpfs::TmpFs;
 use vfs::{DeviceOpener, MountNamespace};
 
 use crate::fifos::Openers;
@@ -30,6 +31,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The machine the guest is told of.
     pub machine: Machine,
+    /// Where the files of `memfd_create(2)` live.
+    pub memory_files: Arc<TmpFs>,
     /// Where pipes live.
     pub pipefs: Arc<AnonFs>,
     /// Where eventfd, epoll, timerfd and their like live.
@@ -55,6 +58,8 @@ pub struct Services {
     pub(crate) cpu: CpuFacts,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) machine: Machine,
+    pub(crate) memory_files: Arc<TmpFs>,
+    pub(crate) watches: Arc<Watches>,
     pub(crate) pipefs: Arc<AnonFs>,
     pub(crate) anon: Arc<AnonFs>,
 }
@@ -71,6 +76,8 @@ impl Services {
             cpu: parts.cpu,
             clock: parts.clock,
             machine: parts.machine,
+            memory_files: parts.memory_files,
+            watches: Watches::new(),
             pipefs: parts.pipefs,
             anon: parts.anon,
         }

@@ -64,6 +64,7 @@ impl Guest {
             cpu: CpuFacts { hwcap: 0, hwcap2: 0, min_signal_stack: 4096 },
             clock: Arc::new(ktime::HostClock::default()),
             machine: Machine { cpus: 4, memory: 1 << 30 },
+            memory_files: TmpFs::new(Options::new(4), Arc::new(HeapMemory)),
             pipefs: AnonFs::pipefs(2),
             anon: AnonFs::anon_inodefs(3),
             devices: Arc::new(NoDevices),

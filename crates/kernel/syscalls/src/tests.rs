@@ -1,3 +1,5 @@
 //! Calls as a guest makes them, over a tmpfs.
 
 mod files;
+mod readiness;
+mod system;

@@ -2,9 +2,9 @@
 
 use crate::cx::KernelCalls;
 use crate::{
-    arch, attrs, caps, clocks, clone, content, dirents, exec, fds, futex, identity, io, ioctl, locks, memory,
-    mounts, names, open, prctl, priority, process, random, restart, sched, setid, signals, sleep, stat,
-    syscall_table, usage, xattrs,
+    anon, arch, attrs, caps, clocks, clone, content, dirents, epolls, exec, fds, futex, identity, io, ioctl,
+    locks, memory, mounts, names, open, poll, prctl, priority, process, random, restart, sched, setid,
+    signalfds, signals, sleep, stat, syscall_table, timerfds, timers, unshare, usage, watches, xattrs,
 };
 
 syscall_table! {
@@ -18,6 +18,7 @@ syscall_table! {
         stat => full, stat::stat;
         fstat => full, stat::fstat;
         lstat => full, stat::lstat;
+        poll => full, poll::poll;
         lseek => full, io::lseek;
         mmap => full, memory::mmap;
         mprotect => full, memory::mprotect;
@@ -32,6 +33,8 @@ syscall_table! {
         readv => full, io::readv;
         writev => full, io::writev;
         access => full, stat::access;
+        pipe => full, anon::pipe;
+        select => full, poll::select;
         sched_yield => full, sched::sched_yield;
         mremap => full, memory::mremap;
         msync => full, memory::msync;
@@ -41,6 +44,9 @@ syscall_table! {
         dup2 => full, fds::dup2;
         pause => full, signals::pause;
         nanosleep => full, sleep::nanosleep;
+        getitimer => partial("ITIMER_REAL only"), timers::getitimer;
+        alarm => full, timers::alarm;
+        setitimer => partial("ITIMER_REAL only"), timers::setitimer;
         getpid => full, identity::getpid;
         clone => partial("no pidfds or namespaces yet"), clone::clone;
         fork => full, clone::fork;
@@ -169,15 +175,23 @@ syscall_table! {
         sched_setaffinity => partial("kept and told; the host schedules as it likes"), sched::sched_setaffinity;
         sched_getaffinity => full, sched::sched_getaffinity;
         lookup_dcookie => refused(ENOSYS, "not offered");
+        epoll_create => full, epolls::epoll_create;
         getdents64 => full, dirents::getdents64;
         set_tid_address => full, identity::set_tid_address;
         restart_syscall => full, restart::restart_syscall;
         fadvise64 => full, content::fadvise64;
+        timer_create => partial("not on processor-time clocks"), timers::timer_create;
+        timer_settime => full, timers::timer_settime;
+        timer_gettime => full, timers::timer_gettime;
+        timer_getoverrun => full, timers::timer_getoverrun;
+        timer_delete => full, timers::timer_delete;
         clock_settime => partial("the clock is the host's: always EPERM"), clocks::clock_settime;
         clock_gettime => full, clocks::clock_gettime;
         clock_getres => full, clocks::clock_getres;
         clock_nanosleep => partial("not on processor clocks"), sleep::clock_nanosleep;
         exit_group => full, process::exit_group;
+        epoll_wait => full, epolls::epoll_wait;
+        epoll_ctl => full, epolls::epoll_ctl;
         tgkill => full, signals::tgkill;
         utimes => full, attrs::utimes;
         mbind => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
@@ -189,6 +203,9 @@ syscall_table! {
         keyctl => refused(ENOSYS, "no key rings");
         ioprio_set => partial("kept and told"), priority::ioprio_set;
         ioprio_get => full, priority::ioprio_get;
+        inotify_init => partial("changes are not reported yet"), watches::inotify_init;
+        inotify_add_watch => partial("changes are not reported yet"), watches::inotify_add_watch;
+        inotify_rm_watch => full, watches::inotify_rm_watch;
         migrate_pages => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
         openat => full, open::openat;
         mkdirat => full, names::mkdirat;
@@ -203,13 +220,27 @@ syscall_table! {
         readlinkat => full, names::readlinkat;
         fchmodat => full, attrs::fchmodat;
         faccessat => full, stat::faccessat;
+        pselect6 => full, poll::pselect6;
+        ppoll => full, poll::ppoll;
+        unshare => partial("no namespaces"), unshare::unshare;
         set_robust_list => full, identity::set_robust_list;
         get_robust_list => full, identity::get_robust_list;
         sync_file_range => partial("writes back the whole file"), content::sync_file_range;
         move_pages => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
         utimensat => full, attrs::utimensat;
+        epoll_pwait => full, epolls::epoll_pwait;
+        signalfd => partial("readiness is that of the process that made it"), signalfds::signalfd;
+        timerfd_create => full, timerfds::timerfd_create;
+        eventfd => full, anon::eventfd;
         fallocate => full, content::fallocate;
+        timerfd_settime => full, timerfds::timerfd_settime;
+        timerfd_gettime => full, timerfds::timerfd_gettime;
+        signalfd4 => partial("readiness is that of the process that made it"), signalfds::signalfd4;
+        eventfd2 => full, anon::eventfd2;
+        epoll_create1 => full, epolls::epoll_create1;
         dup3 => full, fds::dup3;
+        pipe2 => full, anon::pipe2;
+        inotify_init1 => partial("changes are not reported yet"), watches::inotify_init1;
         preadv => full, io::preadv;
         pwritev => full, io::pwritev;
         rt_tgsigqueueinfo => full, signals::rt_tgsigqueueinfo;
@@ -224,6 +255,7 @@ syscall_table! {
         sched_getattr => full, sched::attr::sched_getattr;
         renameat2 => full, names::renameat2;
         getrandom => full, random::getrandom;
+        memfd_create => partial("no huge pages"), anon::memfd_create;
         kexec_file_load => refused(EPERM, "there is no such thing in a sandbox");
         bpf => refused(EPERM, "reaches into the host's kernel");
         execveat => full, exec::execveat;
@@ -243,6 +275,7 @@ syscall_table! {
         close_range => full, fds::close_range;
         openat2 => full, open::openat2;
         faccessat2 => full, stat::faccessat2;
+        epoll_pwait2 => full, epolls::epoll_pwait2;
         landlock_create_ruleset => refused(ENOSYS, "as a kernel built without it");
         landlock_add_rule => refused(ENOSYS, "as a kernel built without it");
         landlock_restrict_self => refused(ENOSYS, "as a kernel built without it");
