@@ -62,6 +62,17 @@ pub enum SandboxError {
         /// What the host said.
         errno: Errno,
     },
+    /// A spec asks for what cannot be.
+    #[error("{field}: {reason}")]
+    Spec {
+        /// Its field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] control::ControlError),
     /// A process of the sandbox does not start.
     #[error(transparent)]
     Spawn(#[from] hostsys::spawn::SpawnError),

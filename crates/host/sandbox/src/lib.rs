@@ -14,12 +14,15 @@
 
 mod error;
 mod handover;
+mod identity;
 pub mod inside;
 mod launch;
+pub mod spec;
 mod store;
 
 pub use error::SandboxError;
 pub use hostsys::mount::Submounts;
 pub use hostsys::spawn::ParentDeath;
+pub use identity::Processes;
 pub use launch::{Attachment, Event, Plan, Sandbox};
 pub use store::{Container, State, StateRoot, Status};

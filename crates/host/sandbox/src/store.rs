@@ -3,9 +3,11 @@
 //! The lock is on a file that is never replaced; `state.json` is written beside itself and renamed. A
 //! holder that dies releases the lock, and leaves either the old state or the new one.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::SandboxError;
+use crate::identity::Processes;
 
 const STATE: &str = "state.json";
 const LOCK: &str = "lock";
@@ -56,6 +59,16 @@ pub struct State {
     pub pid: i32,
     /// Absolute path of the bundle.
     pub bundle: PathBuf,
+    /// Annotations of the spec.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    state: State,
+    processes: Option<Processes>,
 }
 
 /// The directory that holds all containers' states.
@@ -68,7 +81,7 @@ pub struct StateRoot {
 #[derive(Debug)]
 pub struct Container {
     dir: PathBuf,
-    state: State,
+    record: Record,
     _lock: Flock<File>,
 }
 
@@ -131,8 +144,9 @@ impl StateRoot {
             status: Status::Creating,
             pid: 0,
             bundle: bundle.into(),
+            annotations: BTreeMap::new(),
         };
-        let container = Container { dir, state, _lock: lock };
+        let container = Container { dir, record: Record { state, processes: None }, _lock: lock };
         container.write()?;
         Ok(container)
     }
@@ -151,9 +165,14 @@ impl StateRoot {
             }
             Err(error) => return Err(io(&path)(error)),
         };
-        let state = serde_json::from_slice(&text)
+        let mut record: Record = serde_json::from_slice(&text)
             .map_err(|source| SandboxError::Damaged { path: path.clone(), source })?;
-        Ok(Container { dir, state, _lock: lock })
+        record.refresh();
+        if record.state.status == Status::Creating {
+            // Its creator would hold the lock, so it is dead.
+            record.state.status = Status::Stopped;
+        }
+        Ok(Container { dir, record, _lock: lock })
     }
 
     /// States of all containers, by id. One that cannot be read is left out.
@@ -168,13 +187,20 @@ impl StateRoot {
         // Without the lock: a rename makes every read whole, and a long `create` must not block a list.
         let read = |id: &String| {
             let text = fs::read(self.path.join(id).join(STATE)).ok()?;
-            serde_json::from_slice(&text).ok()
+            let mut record: Record = serde_json::from_slice(&text).ok()?;
+            record.refresh();
+            Some(record.state)
         };
         Ok(ids.iter().filter_map(read).collect())
     }
 
-    /// Removes whatever there is of a container, readable or not. No error when there is nothing.
+    /// Kills and removes whatever there is of a container, readable or not. No error when there is nothing.
     pub fn purge(&self, id: &str) -> Result<(), SandboxError> {
+        match self.open(id) {
+            Ok(container) => container.kill()?,
+            Err(SandboxError::NotFound(_) | SandboxError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
         check_id(id)?;
         let dir = self.path.join(id);
         match lock(&dir)? {
@@ -184,22 +210,54 @@ impl StateRoot {
     }
 }
 
+impl Record {
+    /// Notices that the sandbox has ended.
+    fn refresh(&mut self) {
+        let lives = self.processes.is_some_and(|processes| processes.sentry.lives());
+        if !lives && matches!(self.state.status, Status::Created | Status::Running) {
+            self.state.status = Status::Stopped;
+            self.state.pid = 0;
+        }
+    }
+}
+
 impl Container {
     /// Its state.
     pub fn state(&self) -> &State {
-        &self.state
+        &self.record.state
     }
 
-    /// Changes status and pid, and writes them.
-    pub fn set(&mut self, status: Status, pid: i32) -> Result<(), SandboxError> {
-        self.state.status = status;
-        self.state.pid = pid;
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its sandbox is there: the container is created.
+    pub fn created(
+        &mut self,
+        processes: Processes,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<(), SandboxError> {
+        self.record.state.pid = processes.sentry.pid;
+        self.record.state.annotations = annotations;
+        self.record.processes = Some(processes);
+        self.set(Status::Created)
+    }
+
+    /// Changes the status.
+    pub fn set(&mut self, status: Status) -> Result<(), SandboxError> {
+        self.record.state.status = status;
         self.write()
+    }
+
+    /// Kills what lives of its sandbox, and waits for the end of that.
+    pub fn kill(&self) -> Result<(), SandboxError> {
+        self.record.processes.map_or(Ok(()), Processes::kill)
     }
 
     /// Fails unless the status is one of `allowed`; `operation` is for the message.
     pub fn require(&self, allowed: &[Status], operation: &'static str) -> Result<(), SandboxError> {
-        let State { id, status, .. } = &self.state;
+        let State { id, status, .. } = &self.record.state;
         if allowed.contains(status) {
             return Ok(());
         }
@@ -213,7 +271,7 @@ impl Container {
 
     fn write(&self) -> Result<(), SandboxError> {
         let (path, new) = (self.dir.join(STATE), self.dir.join("state.json.new"));
-        let text = serde_json::to_vec_pretty(&self.state)
+        let text = serde_json::to_vec_pretty(&self.record)
             .map_err(|source| SandboxError::Damaged { path: path.clone(), source })?;
         let mut options = OpenOptions::new();
         let mut file =
@@ -227,6 +285,8 @@ impl Container {
 mod tests {
     use super::{StateRoot, Status};
     use crate::SandboxError;
+    use crate::identity::{ProcessId, Processes};
+    use std::collections::BTreeMap;
     use std::path::Path;
 
     fn root() -> (tempfile::TempDir, StateRoot) {
@@ -243,11 +303,19 @@ mod tests {
             root.create("one", Path::new("/bundle"), "1.0.2"),
             Err(SandboxError::Exists(id)) if id == "one"
         ));
-        made.set(Status::Created, 7).expect("set");
+        let us = ProcessId::of(std::process::id() as i32).expect("we live");
+        let none = ProcessId { started: us.started + 1, ..us };
+        made.created(Processes { sentry: us, gofer: none }, BTreeMap::new()).expect("set");
         drop(made);
-        let opened = root.open("one").expect("open");
-        assert_eq!((opened.state().status, opened.state().pid), (Status::Created, 7));
+        let mut opened = root.open("one").expect("open");
+        assert_eq!((opened.state().status, opened.state().pid), (Status::Created, us.pid));
         assert!(opened.require(&[Status::Running], "pause").is_err());
+        // The same pid, but another process.
+        opened.created(Processes { sentry: none, gofer: none }, BTreeMap::new()).expect("set");
+        drop(opened);
+        let opened = root.open("one").expect("open");
+        assert_eq!((opened.state().status, opened.state().pid), (Status::Stopped, 0));
+        opened.kill().expect("nothing to do");
         assert_eq!(root.list().expect("list").len(), 1);
         opened.remove().expect("remove");
         assert!(matches!(root.open("one"), Err(SandboxError::NotFound(_))));
@@ -268,13 +336,13 @@ mod tests {
         let (_dir, root) = root();
         let first = root.create("one", Path::new("/b"), "1.0.2").expect("create");
         let other = root.clone();
-        let waiter = std::thread::spawn(move || other.open("one").map(|c| c.state().pid));
+        let waiter = std::thread::spawn(move || other.open("one").map(|c| c.state().status));
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert!(!waiter.is_finished());
         let mut first = first;
-        first.set(Status::Running, 42).expect("set");
+        first.set(Status::Running).expect("set");
         drop(first);
-        assert_eq!(waiter.join().expect("join").expect("open"), 42);
+        assert_eq!(waiter.join().expect("join").expect("open"), Status::Stopped);
     }
 
     #[test]
