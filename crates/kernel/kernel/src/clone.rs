@@ -146,6 +146,7 @@ impl Task {
             table.add_process(&group, &child, parent, pgrp, session, signal);
             child
         };
+        child.seccomp.copy_from(&self.seccomp);
         drop(table);
         kernel.count_live(1);
         self.inherit_signals(&child, flags);

@@ -26,12 +26,6 @@ use crate::uts::Uts;
 pub trait SyscallTable: Send + Sync {
     /// Carries out one call of `task`, whose guest side is `thread`.
     fn dispatch(&self, task: &Arc<Task>, thread: &mut dyn GuestThread, call: SyscallTrap) -> SysResult<u64>;
-
-    /// The guest's own seccomp filters, before the call: `Some` is its result instead of the call.
-    fn seccomp(&self, task: &Arc<Task>, call: &SyscallTrap) -> Option<SysResult<u64>> {
-        let _ = (task, call);
-        None
-    }
 }
 
 /// What a kernel is made of.

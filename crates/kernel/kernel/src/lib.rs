@@ -7,6 +7,7 @@
 //! - [`trap`]: the life of a trap: dispatch, signals, resumption.
 //! - [`send`] and [`deliver`]: signals on their way in and out.
 //! - [`files`]: the tables of `vfs` behind [`slots`].
+//! - [`seccomp`]: the guest's own filters.
 //! - [`settings`]: what a task only remembers: scheduling, priorities, personality.
 //! - [`timers`]: timers that send signals.
 //! - [`clone`](mod@clone), [`exec`], [`exit`], [`wait`], [`job`]: the calls of those names.
@@ -25,6 +26,7 @@ pub mod files;
 pub mod group;
 pub mod job;
 pub mod kernel;
+pub mod seccomp;
 pub mod send;
 pub mod settings;
 pub mod slots;
@@ -42,6 +44,7 @@ pub use exec::NewProgram;
 pub use files::SharedFs;
 pub use group::ThreadGroup;
 pub use kernel::{FirstProcess, Kernel, Parts, SyscallTable};
+pub use seccomp::{FilterError, FilterScope, SeccompMode};
 pub use settings::{Scheduling, Settings};
 pub use slots::{FileTable, FsView, Terminal};
 pub use task::{BlockError, Task};

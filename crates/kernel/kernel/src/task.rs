@@ -18,6 +18,7 @@ use vfs::VfsPath;
 
 use crate::group::ThreadGroup;
 use crate::kernel::Kernel;
+use crate::seccomp::Seccomp;
 use crate::settings::Settings;
 use crate::slots::{FileTable, FsView};
 
@@ -106,6 +107,7 @@ pub struct Task {
     pub(crate) exited: AtomicBool,
     /// Must end: another thread executes a program.
     pub(crate) doomed: AtomicBool,
+    pub(crate) seccomp: Seccomp,
     /// How to go on with the call that a signal interrupted: see [`Task::set_restart`].
     restart: Mutex<order::Leaf, Option<Box<dyn Any + Send>>>,
 }
@@ -139,6 +141,7 @@ impl Task {
             registers_set: AtomicBool::new(false),
             exited: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
+            seccomp: Seccomp::default(),
             restart: Mutex::new(None),
         })
     }

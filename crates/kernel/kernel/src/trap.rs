@@ -69,7 +69,7 @@ impl Task {
             return None;
         }
         let table = Arc::clone(self.kernel().syscalls());
-        let result = table.seccomp(self, &call).unwrap_or_else(|| table.dispatch(self, thread, call));
+        let result = self.judge(&call).unwrap_or_else(|| table.dispatch(self, thread, call));
         // Such a call has no result of its own any more.
         if self.registers_set.swap(false, Ordering::SeqCst) {
             return None;

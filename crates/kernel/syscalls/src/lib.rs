@@ -43,6 +43,7 @@ mod process;
 mod random;
 mod restart;
 mod sched;
+mod seccomp;
 pub mod services;
 mod setid;
 mod signalfds;

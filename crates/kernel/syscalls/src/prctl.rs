@@ -10,6 +10,7 @@ use guestmem::{MemExt, UserAddr, UserCStr, UserMem, UserPtr};
 
 use crate::caps;
 use crate::cx::Cx;
+use crate::seccomp;
 
 /// Bytes of a task's name, with its NUL (`TASK_COMM_LEN`).
 const NAME_LEN: usize = 16;
@@ -48,6 +49,8 @@ pub(crate) fn prctl(cx: &mut Cx<'_>, option: u32, a: u64, b: u64, c: u64, d: u64
             Ok(0)
         }
         raw::PR_GET_THP_DISABLE if [a, b, c, d] == [0; 4] => Ok((!cx.task.group().huge_pages()).into()),
+        raw::PR_GET_SECCOMP => Ok(cx.task.seccomp_mode() as u64),
+        raw::PR_SET_SECCOMP => seccomp::set_mode(cx, a, UserAddr(b)),
         _ => privileges(cx, option, [a, b, c, d]),
     }
 }

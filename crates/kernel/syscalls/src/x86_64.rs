@@ -3,8 +3,8 @@
 use crate::cx::KernelCalls;
 use crate::{
     anon, arch, attrs, caps, clocks, clone, content, dirents, epolls, exec, fds, futex, identity, io, ioctl,
-    locks, memory, mounts, names, open, poll, prctl, priority, process, random, restart, sched, setid,
-    signalfds, signals, sleep, stat, syscall_table, timerfds, timers, unshare, usage, watches, xattrs,
+    locks, memory, mounts, names, open, poll, prctl, priority, process, random, restart, sched, seccomp,
+    setid, signalfds, signals, sleep, stat, syscall_table, timerfds, timers, unshare, usage, watches, xattrs,
 };
 
 syscall_table! {
@@ -254,6 +254,7 @@ syscall_table! {
         sched_setattr => partial("kept and told; no deadlines, no utilisation clamps"), sched::attr::sched_setattr;
         sched_getattr => full, sched::attr::sched_getattr;
         renameat2 => full, names::renameat2;
+        seccomp => partial("no listeners; calls that the host answers are not judged"), seccomp::seccomp;
         getrandom => full, random::getrandom;
         memfd_create => partial("no huge pages"), anon::memfd_create;
         kexec_file_load => refused(EPERM, "there is no such thing in a sandbox");
