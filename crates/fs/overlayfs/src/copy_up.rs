@@ -164,12 +164,15 @@ impl OverlayFs {
 }
 
 fn write_all(cx: &vfs::FileContext<'_>, to: &dyn File, at: u64, bytes: &[u8]) -> Result<()> {
-    let mut source = SliceSource(bytes);
-    let mut done = 0;
-    while done < bytes.len() {
-        match to.write(cx, at + done as u64, &mut source)? {
+    let (mut at, mut left) = (at, bytes);
+    while !left.is_empty() {
+        // A new source each time: more may be taken from one than is written.
+        match to.write(cx, at, &mut SliceSource(left))? {
             0 => return Err(Errno::EIO),
-            n => done += n,
+            n => {
+                at += n as u64;
+                left = left.get(n..).unwrap_or_default();
+            }
         }
     }
     Ok(())

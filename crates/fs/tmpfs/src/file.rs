@@ -1,11 +1,12 @@
 //! Open files and mappings.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 
+use abi::Errno;
 use abi::mm::Prot;
-use abi::{Errno, PAGE_SIZE};
 use guestmem::{IoSink, IoSource};
 use memmap::{Backing, MapIdentity, MapRequest, Mappable};
 use vfs::{DirEntry, DirSink, File, FileContext, Inode, Result, Seals, SeekFrom};
@@ -15,6 +16,8 @@ use crate::node::{Body, Node, State};
 
 const FALLOC_KEEP_SIZE: u32 = 1;
 const FALLOC_PUNCH_HOLE: u32 = 2;
+/// Bytes moved between guest and file at a time.
+const CHUNK: usize = 64 * 1024;
 /// Entries of a directory looked at under its lock at once.
 const DIR_BATCH: usize = 64;
 
@@ -72,42 +75,58 @@ impl RegularFile {
         with(&self.node, run)
     }
 
-    /// Copies page by page: fetched from the guest without a lock, then stored under it.
+    /// Moves bytes from `source`: fetched from the guest without a lock of the file, then stored under it.
+    /// `None`: at the end, wherever that is by then. Returns how many, and where the last one ends.
     fn store(&self, start: Option<u64>, source: &mut dyn IoSource) -> Result<(usize, u64)> {
         let fs = self.node.tmpfs()?;
-        let (mut done, mut next) = (0, start);
-        let mut buf = [0u8; PAGE_SIZE as usize];
-        while source.remaining() > 0 {
-            let at = match next {
-                Some(at) => at,
-                None => self.with(|state| Ok(data(state)?.size()))?,
-            };
-            let room = (PAGE_SIZE - at % PAGE_SIZE) as usize;
-            let chunk = buf.get_mut(..room.min(source.remaining())).ok_or(Errno::EIO)?;
-            let n = match source.take(chunk) {
-                Ok(0) => break,
-                Ok(n) => n,
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
-            };
-            let bytes = chunk.get(..n).ok_or(Errno::EIO)?;
-            let stored = self.with(|state| {
-                state.check_write(at + n as u64)?;
-                data(state)?.write(&fs, at, bytes)?;
-                state.touch();
-                Ok(())
-            });
-            match stored {
-                Ok(()) => {}
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
+        with_buffer(source.remaining(), |buffer| {
+            let (mut done, mut next) = (0, start.unwrap_or_default());
+            while source.remaining() > 0 {
+                let stored = source.take(buffer).and_then(|n| {
+                    if n == 0 {
+                        return Ok((0, 0));
+                    }
+                    let bytes = buffer.get(..n).ok_or(Errno::EIO)?;
+                    let (at, stored) = self.with(|state| {
+                        let at = if start.is_some() { next } else { data(state)?.size() };
+                        Ok((at, state.write(&fs, at, bytes)?))
+                    })?;
+                    next = at + stored as u64;
+                    Ok((n, stored))
+                });
+                match stored {
+                    Ok((0, _)) => break,
+                    Ok((n, stored)) => {
+                        done += stored;
+                        if stored < n {
+                            break;
+                        }
+                    }
+                    Err(error) if done == 0 => return Err(error),
+                    Err(_) => break,
+                }
             }
-            done += n;
-            next = Some(at + n as u64);
-        }
-        let end = next.unwrap_or_default();
-        Ok((done, end))
+            Ok((done, next))
+        })
     }
+}
+
+thread_local! {
+    /// Where bytes are between guest and file. Kept, because clearing a new one costs more than most writes.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends a buffer for `len` bytes, or as many as are moved at a time, of any content.
+fn with_buffer<T>(len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
+    let len = len.min(CHUNK);
+    // Taken, not borrowed: should `work` come here again, it gets another.
+    let mut buffer = SCRATCH.take();
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    let result = work(buffer.get_mut(..len).unwrap_or_default());
+    SCRATCH.set(buffer);
+    result
 }
 
 fn with<T>(node: &Node, run: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
@@ -123,22 +142,29 @@ fn data(state: &mut State) -> Result<&mut Data> {
 
 impl File for RegularFile {
     fn read(&self, _cx: &FileContext<'_>, offset: u64, sink: &mut dyn IoSink) -> Result<usize> {
-        let mut done = 0usize;
-        let mut buf = [0u8; PAGE_SIZE as usize];
-        while sink.remaining() > 0 {
-            let Some(at) = offset.checked_add(done as u64) else { break };
-            let n = self.with(|state| data(state)?.read(at, &mut buf))?;
-            if n == 0 {
-                break;
+        with_buffer(sink.remaining(), |buffer| {
+            let mut done = 0usize;
+            while sink.remaining() > 0 {
+                let Some(at) = offset.checked_add(done as u64) else { break };
+                let want = buffer.len().min(sink.remaining());
+                let room = buffer.get_mut(..want).ok_or(Errno::EIO)?;
+                let n = self.with(|state| data(state)?.read(at, room))?;
+                if n == 0 {
+                    break;
+                }
+                match sink.put(room.get(..n).unwrap_or_default()) {
+                    Ok(put) => {
+                        done += put;
+                        if put < n {
+                            break;
+                        }
+                    }
+                    Err(error) if done == 0 => return Err(error),
+                    Err(_) => break,
+                }
             }
-            match sink.put(buf.get(..n).unwrap_or_default()) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
-            }
-        }
-        Ok(done)
+            Ok(done)
+        })
     }
 
     fn write(&self, _cx: &FileContext<'_>, offset: u64, source: &mut dyn IoSource) -> Result<usize> {
@@ -146,6 +172,7 @@ impl File for RegularFile {
     }
 
     fn append(&self, _cx: &FileContext<'_>, source: &mut dyn IoSource) -> Result<(usize, u64)> {
+        let _alone = self.node.appending.lock().unwrap_or_else(PoisonError::into_inner);
         self.store(None, source)
     }
 
@@ -176,7 +203,7 @@ impl File for RegularFile {
         let end = offset.checked_add(len).filter(|end| *end <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
         self.with(|state| match mode {
             0 | FALLOC_KEEP_SIZE => state.check_grow(end),
-            m if m == FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE => state.check_write(0),
+            m if m == FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE => state.check_write(),
             _ => Err(Errno::EOPNOTSUPP),
         })?;
         self.with(|state| match mode {
@@ -233,12 +260,16 @@ impl Mappable for Mapping {
         let fs = self.node.tmpfs()?;
         let memory = with(&self.node, |state| {
             if is_writable(request) {
-                state.check_write(0)?;
+                state.check_write()?;
                 if !self.writable.swap(true, Ordering::Relaxed) {
                     self.node.writable_maps.fetch_add(1, Ordering::SeqCst);
                 }
             }
-            data(state)?.share(&*fs.memory)
+            let data = data(state)?;
+            if is_writable(request) {
+                data.set_mapped();
+            }
+            data.share(&*fs.memory)
         })?;
         let object = memory.object().ok_or(Errno::ENODEV)?;
         Ok(Backing::Host { object, offset: request.offset })

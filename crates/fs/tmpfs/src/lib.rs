@@ -36,6 +36,9 @@ pub trait SharedMemory: Send + Sync {
     /// Writes all of `buf` at `offset`, growing the object.
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()>;
 
+    /// Zeroes `len` bytes from `offset`, within its size, and gives their memory back.
+    fn punch(&self, offset: u64, len: u64) -> Result<()>;
+
     /// Makes it `size` bytes long.
     fn set_len(&self, size: u64) -> Result<()>;
 }
@@ -230,11 +233,20 @@ impl SharedMemory for Heap {
         Ok(())
     }
 
+    fn punch(&self, offset: u64, len: u64) -> Result<()> {
+        let mut bytes = self.bytes();
+        let end = bytes.len().min((offset + len) as usize);
+        bytes.get_mut(offset as usize..end).unwrap_or_default().fill(0);
+        Ok(())
+    }
+
     fn set_len(&self, size: u64) -> Result<()> {
         self.bytes().resize(size as usize, 0);
         Ok(())
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

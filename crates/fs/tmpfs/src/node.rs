@@ -78,6 +78,15 @@ impl State {
         self.attr.ctime = now;
     }
 
+    /// Writes to a regular file; returns how many bytes there was room for.
+    pub(crate) fn write(&mut self, fs: &TmpFs, at: u64, bytes: &[u8]) -> Result<usize> {
+        let len = self.writable(at, bytes.len())?;
+        let Body::Regular(data) = &mut self.body else { return Err(Errno::EINVAL) };
+        let written = data.write(fs, at, bytes.get(..len).ok_or(Errno::EIO)?)?;
+        self.touch();
+        Ok(written)
+    }
+
     pub(crate) fn dir(&mut self) -> Result<&mut Directory> {
         match &mut self.body {
             Body::Directory(dir) => Ok(dir),
@@ -102,6 +111,9 @@ pub struct Node {
     me: Weak<Node>,
     fs: Weak<TmpFs>,
     pub(crate) kind: FileType,
+    /// Held by who appends, so that what one appends stays together. Not one of the ordered locks: the guest's
+    /// memory is read meanwhile, and nothing is waited for with it held.
+    pub(crate) appending: std::sync::Mutex<()>,
     /// Shared mappings that may be written, or may be about to come. Grows under the lock of the state only;
     /// it is let go of under any.
     pub(crate) writable_maps: AtomicU64,
@@ -184,6 +196,7 @@ impl Node {
             me: me.clone(),
             fs,
             kind: new.kind,
+            appending: std::sync::Mutex::default(),
             writable_maps: AtomicU64::new(0),
             state: Mutex::new(state),
         })

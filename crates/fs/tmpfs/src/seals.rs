@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use abi::Errno;
 use abi::fs::Permissions;
+use abi::{Errno, PAGE_SIZE};
 use vfs::{Result, Seals, SetAttr};
 
 use crate::node::{Body, Node, State};
@@ -16,12 +16,19 @@ impl State {
         }
     }
 
-    /// May data be written up to `end`?
-    pub(crate) fn check_write(&self, end: u64) -> Result<()> {
-        if self.seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
-            return Err(Errno::EPERM);
-        }
-        self.check_grow(end)
+    /// May data be written?
+    pub(crate) fn check_write(&self) -> Result<()> {
+        let sealed = self.seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE);
+        if sealed { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    /// How many of `len` bytes can be written at `at`. As on Linux, a write beyond the end of a file that must
+    /// not grow stops before the first page that would.
+    pub(crate) fn writable(&self, at: u64, len: usize) -> Result<usize> {
+        self.check_write()?;
+        let Err(error) = self.check_grow(at.saturating_add(len as u64)) else { return Ok(len) };
+        let whole = self.size() / PAGE_SIZE * PAGE_SIZE;
+        if at < whole { Ok((whole - at) as usize) } else { Err(error) }
     }
 
     /// May the file reach to `end`?

@@ -16,10 +16,10 @@ use vfs::{
 
 use crate::{HeapMemory, Options, TmpFs};
 
-struct World {
+pub(crate) struct World {
     ns: Arc<MountNamespace>,
-    fs: FsContext,
-    root: Credentials,
+    pub(crate) fs: FsContext,
+    pub(crate) root: Credentials,
     user: Credentials,
 }
 
@@ -28,17 +28,17 @@ fn tmpfs(dev: u64) -> Arc<TmpFs> {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let ns = MountNamespace::new(Mount::new(tmpfs(1), "none", MountFlags::empty()));
         let fs = FsContext::new(ns.root());
         Self { ns, fs, root: Credentials::root(), user: Credentials::user(1000, 1000) }
     }
 
-    fn cx<'a>(&'a self, cred: &'a Credentials) -> FileContext<'a> {
+    pub(crate) fn cx<'a>(&'a self, cred: &'a Credentials) -> FileContext<'a> {
         FileContext { cred, pid: 1, tid: 1 }
     }
 
-    fn root(&self) -> Caller<'_> {
+    pub(crate) fn root(&self) -> Caller<'_> {
         Caller::new(&self.fs, self.cx(&self.root))
     }
 
@@ -46,7 +46,7 @@ impl World {
         Caller::new(&self.fs, self.cx(&self.user))
     }
 
-    fn open(&self, path: &str, flags: OpenFlags) -> vfs::Result<Arc<OpenFile>> {
+    pub(crate) fn open(&self, path: &str, flags: OpenFlags) -> vfs::Result<Arc<OpenFile>> {
         self.root().open(path.as_bytes(), flags, 0o644, WalkFlags::empty(), &NoDevices)
     }
 
@@ -55,7 +55,7 @@ impl World {
         assert_eq!(file.write(&self.cx(&self.root), &mut SliceSource(bytes)), Ok(bytes.len()));
     }
 
-    fn get(&self, path: &str) -> vfs::Result<Vec<u8>> {
+    pub(crate) fn get(&self, path: &str) -> vfs::Result<Vec<u8>> {
         let file = self.open(path, OpenFlags::empty())?;
         let mut sink = VecSink::new(1 << 20);
         file.read(&self.cx(&self.root), &mut sink)?;
@@ -68,7 +68,7 @@ fn new_file() -> NewNode {
     NewNode { kind: FileType::Regular, perm, uid: 0, gid: 0, rdev: 0 }
 }
 
-fn follow(world: &World, path: &str) -> vfs::Result<VfsPath> {
+pub(crate) fn follow(world: &World, path: &str) -> vfs::Result<VfsPath> {
     world.root().lookup(path.as_bytes(), WalkFlags::FOLLOW)
 }
 
@@ -315,7 +315,7 @@ fn the_size_limit_is_kept_and_given_back() {
 }
 
 #[derive(Default)]
-struct Names(Vec<String>, usize);
+pub(crate) struct Names(pub(crate) Vec<String>, pub(crate) usize);
 
 impl DirSink for Names {
     fn entry(&mut self, entry: DirEntry<'_>) -> bool {
@@ -524,4 +524,38 @@ fn what_is_mapped_to_be_written_cannot_be_sealed() {
     assert_eq!(private.shared_limit(), Prot::READ | Prot::EXEC);
     assert_eq!(private.backing(request(true, Prot::all())).unwrap_err(), Errno::EPERM);
     assert_eq!(private.backing(request(true, Prot::READ)).unwrap_err(), Errno::ENODEV);
+}
+
+#[test]
+fn appenders_lose_nothing_and_do_not_mix() {
+    let w = World::new();
+    w.put("/f", b"");
+    std::thread::scope(|scope| {
+        for byte in 1..4u8 {
+            let w = &w;
+            scope.spawn(move || {
+                let file = w.open("/f", OpenFlags::WRONLY | OpenFlags::APPEND).unwrap();
+                for _ in 0..5 {
+                    let bytes = vec![byte; 150_000];
+                    assert_eq!(file.write(&w.cx(&w.root), &mut SliceSource(&bytes)), Ok(bytes.len()));
+                }
+            });
+        }
+    });
+    let mut sink = VecSink::new(10_000_000);
+    w.open("/f", OpenFlags::empty()).unwrap().read(&w.cx(&w.root), &mut sink).unwrap();
+    assert_eq!(sink.bytes.len(), 15 * 150_000);
+    assert!(sink.bytes.chunks(150_000).all(|chunk| chunk.iter().all(|byte| *byte == chunk[0])));
+}
+
+#[test]
+fn what_a_mapping_may_have_written_is_no_hole() {
+    let w = World::new();
+    let f = w.open("/f", OpenFlags::RDWR | OpenFlags::CREAT).unwrap();
+    w.root().set_size(f.path(), 1 << 20).unwrap();
+    assert_eq!(f.seek(SeekFrom::Data(0)).unwrap_err(), Errno::ENXIO);
+    let request = MapRequest { offset: 0, len: abi::PAGE_SIZE, shared: true, max_prot: Prot::all() };
+    let _ = f.mappable().unwrap().backing(request);
+    assert_eq!(f.seek(SeekFrom::Data(5)), Ok(5));
+    assert_eq!(f.seek(SeekFrom::Hole(5)), Ok(1 << 20));
 }

@@ -142,7 +142,9 @@ impl OpenFile {
         let mut position = self.position();
         if self.flags().contains(OpenFlags::APPEND) {
             let (n, end) = self.file.append(cx, source)?;
-            *position = end;
+            if n > 0 {
+                *position = end;
+            }
             return Ok(n);
         }
         let n = self.file.write(cx, *position, source)?;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use abi::Errno;
 use abi::mm::Prot;
 use memmap::HostObject;
+use nix::fcntl::FallocateFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use tmpfs::{MemoryProvider, SharedMemory};
 
@@ -63,6 +64,14 @@ impl SharedMemory for Memfd {
         self.file.write_all_at(buf, offset).map_err(|error| errno(&error))
     }
 
+    fn punch(&self, offset: u64, len: u64) -> vfs::Result<()> {
+        let (offset, len) = (i64::try_from(offset), i64::try_from(len));
+        let (Ok(offset), Ok(len)) = (offset, len) else { return Err(Errno::EFBIG) };
+        let mode = FallocateFlags::FALLOC_FL_KEEP_SIZE | FallocateFlags::FALLOC_FL_PUNCH_HOLE;
+        nix::fcntl::fallocate(self.file.as_fd(), mode, offset, len)
+            .map_err(|error| Errno::from_raw(error as i32).unwrap_or(Errno::ENOMEM))
+    }
+
     fn set_len(&self, size: u64) -> vfs::Result<()> {
         nix::unistd::ftruncate(self.file.as_fd(), i64::try_from(size).map_err(|_| Errno::EFBIG)?)
             .map_err(|error| Errno::from_raw(error as i32).unwrap_or(Errno::ENOMEM))
@@ -85,6 +94,10 @@ mod tests {
         memory.set_len(4095).expect("shrinks");
         memory.read_at(4094, &mut buf).expect("there");
         assert_eq!(&buf, b"a\0\0\0\0\0\0\0");
+        memory.write_at(0, &[1; 5]).expect("room");
+        memory.punch(1, 2).expect("a hole");
+        memory.read_at(0, &mut buf).expect("there");
+        assert_eq!(&buf, b"\x01\0\0\x01\x01\0\0\0");
         assert!(memory.object().is_some());
     }
 }
