@@ -223,6 +223,11 @@ impl WaitQueue {
         }
     }
 
+    /// Are the two one queue?
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Is anybody waiting?
     pub fn is_empty(&self) -> bool {
         self.0.count.load(Ordering::SeqCst) == 0

@@ -1,4 +1,4 @@
-//! The inodes behind files without a name (`pipefs`, `anon_inodefs`).
+//! The inodes behind files without a name (`pipefs`, `sockfs`, `anon_inodefs`).
 
 use std::sync::Arc;
 use std::sync::Weak;
@@ -31,17 +31,23 @@ impl AnonFs {
         Self::new("anon_inodefs", 0x0904_1934, dev)
     }
 
+    /// Where sockets live.
+    pub fn sockfs(dev: u64) -> Arc<Self> {
+        Self::new("sockfs", 0x534f_434b, dev)
+    }
+
     fn new(type_name: &'static str, magic: i64, dev: u64) -> Arc<Self> {
         Arc::new_cyclic(|me| Self { me: me.clone(), type_name, magic, dev, next_ino: AtomicU64::new(1) })
     }
 
-    /// A new inode. `label` is what `/proc/PID/fd/N` shows: with `None`, `kind:[ino]` as pipes have it.
+    /// A new inode. `label` is what `/proc/PID/fd/N` shows: with `None`, `kind:[ino]` as pipes and
+    /// sockets have it.
     pub fn inode(self: &Arc<Self>, label: Option<&'static str>, new: AnonAttr) -> Arc<AnonInode> {
         let ino = self.next_ino.fetch_add(1, Ordering::Relaxed);
         let attr = Attr {
             ino,
             kind: new.kind,
-            perm: Permissions::from_bits_truncate(0o600),
+            perm: Permissions::from_bits_truncate(if new.kind == FileType::Socket { 0o777 } else { 0o600 }),
             nlink: 1,
             uid: new.uid,
             gid: new.gid,
@@ -61,7 +67,7 @@ impl AnonFs {
 /// What a new [`AnonInode`] reports.
 #[derive(Clone, Copy, Debug)]
 pub struct AnonAttr {
-    /// Type: fifo for pipes, regular for the rest.
+    /// Type: fifo for pipes, socket for sockets, regular for the rest.
     pub kind: FileType,
     /// Owner.
     pub uid: u32,
@@ -126,7 +132,10 @@ impl AnonInode {
     pub fn name(&self) -> Vec<u8> {
         match self.label {
             Some(label) => format!("anon_inode:{label}").into_bytes(),
-            None => format!("pipe:[{}]", self.attr.lock().ino).into_bytes(),
+            None => {
+                let kind = if self.kind == FileType::Socket { "socket" } else { "pipe" };
+                format!("{kind}:[{}]", self.attr.lock().ino).into_bytes()
+            }
         }
     }
 }

@@ -73,6 +73,12 @@ impl FdTable {
         Ok(fd as i32)
     }
 
+    /// Is there room for one more? `EMFILE`. For calls that must know before they do what cannot be
+    /// undone (`accept(2)`); another thread may still take the place.
+    pub fn check_room(&self, limit: u64) -> Result<()> {
+        lowest_free(&self.slots.lock(), 0, limit).map(drop)
+    }
+
     /// Two at once (`pipe(2)`, `socketpair(2)`): both or none.
     pub fn insert_pair(&self, files: [Arc<OpenFile>; 2], cloexec: bool, limit: u64) -> Result<[i32; 2]> {
         let mut slots = self.slots.lock();

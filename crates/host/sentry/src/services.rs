@@ -77,6 +77,7 @@ pub(crate) fn services(
         memory_files: TmpFs::new(tmpfs::Options::new(make_dev(0, 12)), Arc::new(HostMemory)),
         pipefs: AnonFs::pipefs(make_dev(0, 10)),
         anon: AnonFs::anon_inodefs(make_dev(0, 11)),
+        sockfs: AnonFs::sockfs(make_dev(0, 12)),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Waiting for files: the one loop around the non-blocking methods of [`vfs::File`].
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use abi::fs::OpenFlags;
 use abi::poll::PollEvents;
@@ -23,6 +23,14 @@ impl Patience {
     /// What the status flags say.
     pub(crate) fn of(file: &OpenFile) -> Self {
         if file.flags().contains(OpenFlags::NONBLOCK) { Self::Never } else { Self::Forever }
+    }
+
+    /// No longer than `limit` from now (`SO_RCVTIMEO`, `SO_SNDTIMEO`); `None` is no limit.
+    pub(crate) fn at_most(self, limit: Option<Duration>) -> Self {
+        match (self, limit.and_then(|limit| Instant::now().checked_add(limit))) {
+            (Self::Forever, Some(at)) => Self::Until(at),
+            (patience, _) => patience,
+        }
     }
 
     /// Not at all when `now`, else as `self`.

@@ -9,6 +9,7 @@ use abi::signal::Signal;
 use abi::{Errno, SysError, SysResult};
 use bitflags::bitflags;
 use guestmem::{IoSource, MemExt, UserAddr, UserIo, UserMem, UserPtr, UserSlice};
+use socket::SocketFile;
 use vfs::{OpenFile, SeekFrom};
 
 use crate::args::Fd;
@@ -233,7 +234,8 @@ pub(crate) fn read_segments(
     patience: Patience,
 ) -> SysResult<usize> {
     let (who, mm) = (cx.who(), cx.mm());
-    let patience = if offset.is_some() { Patience::Never } else { patience };
+    let limit = SocketFile::of(file).and_then(SocketFile::receive_timeout);
+    let patience = if offset.is_some() { Patience::Never } else { patience.at_most(limit) };
     until_ready(cx.task, file, PollEvents::IN, patience, || {
         let mut sink = segments.io(mm.as_ref(), 0);
         match offset {
@@ -253,6 +255,8 @@ pub(crate) fn write_segments(
 ) -> SysResult<usize> {
     let (who, mm) = (cx.who(), cx.mm());
     limit_size(cx, file, offset, &mut segments)?;
+    let socket = SocketFile::of(file);
+    let patience = patience.at_most(socket.and_then(SocketFile::send_timeout));
     let total = segments.total();
     let mut done = 0;
     let mut faulted = false;
@@ -267,7 +271,8 @@ pub(crate) fn write_segments(
             faulted = n < wanted && source.remaining() == 0;
             Ok(n)
         });
-        if step == Err(SysError::Errno(Errno::EPIPE)) {
+        let broken = step == Err(SysError::Errno(Errno::EPIPE));
+        if broken && socket.is_none_or(|socket| socket.socket().raises_sigpipe()) {
             cx.task.signal_self(Signal::SIGPIPE);
         }
         match step {

@@ -49,6 +49,7 @@ mod setid;
 mod signalfds;
 mod signals;
 mod sleep;
+mod sockets;
 mod stat;
 pub mod table;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use devfs::Randomness;
 use ktime::Clock;
 use loader::CpuFacts;
 use mm::SharedMemory;
+use socket::unix::Names;
 use tmpfs::TmpFs;
 use vfs::{DeviceOpener, MountNamespace};
 
@@ -37,6 +38,8 @@ pub struct Parts {
     pub pipefs: Arc<AnonFs>,
     /// Where eventfd, epoll, timerfd and their like live.
     pub anon: Arc<AnonFs>,
+    /// Where sockets live.
+    pub sockfs: Arc<AnonFs>,
 }
 
 /// A machine, in numbers.
@@ -62,6 +65,8 @@ pub struct Services {
     pub(crate) watches: Arc<Watches>,
     pub(crate) pipefs: Arc<AnonFs>,
     pub(crate) anon: Arc<AnonFs>,
+    pub(crate) sockfs: Arc<AnonFs>,
+    pub(crate) unix: Arc<Names>,
 }
 
 impl Services {
@@ -80,6 +85,8 @@ impl Services {
             watches: Watches::new(),
             pipefs: parts.pipefs,
             anon: parts.anon,
+            sockfs: parts.sockfs,
+            unix: Names::new(),
         }
     }
 }

@@ -67,6 +67,7 @@ impl Guest {
             memory_files: TmpFs::new(Options::new(4), Arc::new(HeapMemory)),
             pipefs: AnonFs::pipefs(2),
             anon: AnonFs::anon_inodefs(3),
+            sockfs: AnonFs::sockfs(4),
             devices: Arc::new(NoDevices),
         }));
         let fs = SharedFs::new(FsContext::new(mounts.root()));

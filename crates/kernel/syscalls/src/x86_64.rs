@@ -4,7 +4,8 @@ use crate::cx::KernelCalls;
 use crate::{
     anon, arch, attrs, caps, clocks, clone, content, dirents, epolls, exec, fds, futex, identity, io, ioctl,
     locks, memory, mounts, names, open, poll, prctl, priority, process, random, restart, sched, seccomp,
-    setid, signalfds, signals, sleep, stat, syscall_table, timerfds, timers, unshare, usage, watches, xattrs,
+    setid, signalfds, signals, sleep, sockets, stat, syscall_table, timerfds, timers, unshare, usage,
+    watches, xattrs,
 };
 
 syscall_table! {
@@ -48,6 +49,21 @@ syscall_table! {
         alarm => full, timers::alarm;
         setitimer => partial("ITIMER_REAL only"), timers::setitimer;
         getpid => full, identity::getpid;
+        socket => partial("AF_UNIX only so far; other families answer EAFNOSUPPORT"), sockets::socket;
+        connect => full, sockets::connect;
+        accept => full, sockets::accept;
+        sendto => partial("no out-of-band data on Unix sockets"), sockets::sendto;
+        recvfrom => partial("no out-of-band data on Unix sockets"), sockets::recvfrom;
+        sendmsg => partial("no out-of-band data on Unix sockets, no pidfds"), sockets::sendmsg;
+        recvmsg => partial("no out-of-band data on Unix sockets, no pidfds"), sockets::recvmsg;
+        shutdown => full, sockets::shutdown;
+        bind => full, sockets::bind;
+        listen => full, sockets::listen;
+        getsockname => full, sockets::getsockname;
+        getpeername => full, sockets::getpeername;
+        socketpair => partial("AF_UNIX only so far; other families answer EAFNOSUPPORT"), sockets::socketpair;
+        setsockopt => partial("no filters, timestamps or SO_PEEK_OFF"), sockets::setsockopt;
+        getsockopt => partial("no filters, timestamps or SO_PEEK_OFF"), sockets::getsockopt;
         clone => partial("no pidfds or namespaces yet"), clone::clone;
         fork => full, clone::fork;
         vfork => full, clone::vfork;
@@ -235,6 +251,7 @@ syscall_table! {
         fallocate => full, content::fallocate;
         timerfd_settime => full, timerfds::timerfd_settime;
         timerfd_gettime => full, timerfds::timerfd_gettime;
+        accept4 => full, sockets::accept4;
         signalfd4 => partial("readiness is that of the process that made it"), signalfds::signalfd4;
         eventfd2 => full, anon::eventfd2;
         epoll_create1 => full, epolls::epoll_create1;
@@ -245,9 +262,11 @@ syscall_table! {
         pwritev => full, io::pwritev;
         rt_tgsigqueueinfo => full, signals::rt_tgsigqueueinfo;
         perf_event_open => refused(EPERM, "reaches into the host's kernel");
+        recvmmsg => partial("an error after the first message is not kept for the next call"), sockets::recvmmsg;
         prlimit64 => full, process::prlimit64;
         clock_adjtime => refused(EPERM, "the clock is the host's");
         syncfs => full, content::syncfs;
+        sendmmsg => full, sockets::sendmmsg;
         getcpu => partial("always the first processor; the vDSO knows better"), arch::getcpu;
         kcmp => refused(ENOSYS, "as a kernel built without it");
         finit_module => refused(EPERM, "there is no such thing in a sandbox");

@@ -1,0 +1,67 @@
+//! `getsockopt(2)`, `setsockopt(2)`.
+
+use abi::{Errno, SysResult};
+use guestmem::{MemExt, UserAddr, UserMem, UserPtr};
+use socket::options::SOL_SOCKET;
+
+use super::Handle;
+use crate::args::Fd;
+use crate::cx::Cx;
+
+/// `SO_PEERNAME`: is not cut.
+const SO_PEERNAME: i32 = 28;
+/// `SO_PEERGROUPS`: neither.
+const SO_PEERGROUPS: i32 = 59;
+/// Bytes of the longest option of `SOL_SOCKET` that can be set (`struct timeval`).
+const MAX_SOCKET_VALUE: usize = 16;
+/// Bytes of the longest option of another level.
+const MAX_VALUE: usize = 4096;
+
+/// `getsockopt(2)`.
+pub(crate) fn getsockopt(
+    cx: &mut Cx<'_>,
+    fd: Fd,
+    level: i32,
+    name: i32,
+    value: UserAddr,
+    len: UserPtr<i32>,
+) -> SysResult<()> {
+    let handle = Handle::find(cx, fd)?;
+    let mm = cx.mm();
+    let asked = mm.load(len)?;
+    let room = usize::try_from(asked).map_err(|_| Errno::EINVAL)?;
+    let found = handle.file()?.option(level, name)?;
+    if level == SOL_SOCKET && name == SO_PEERNAME && found.len() < room {
+        return Err(Errno::EINVAL.into());
+    }
+    if level == SOL_SOCKET && name == SO_PEERGROUPS && found.len() > room {
+        mm.store(len, &(found.len() as i32))?;
+        return Err(Errno::ERANGE.into());
+    }
+    let cut = found.get(..room).unwrap_or(&found);
+    if !cut.is_empty() {
+        mm.write(value, cut)?;
+    }
+    Ok(mm.store(len, &(cut.len() as i32))?)
+}
+
+/// `setsockopt(2)`.
+pub(crate) fn setsockopt(
+    cx: &mut Cx<'_>,
+    fd: Fd,
+    level: i32,
+    name: i32,
+    value: UserAddr,
+    len: i32,
+) -> SysResult<()> {
+    let handle = Handle::find(cx, fd)?;
+    let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+    if level == SOL_SOCKET && len < size_of::<i32>() {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut bytes = vec![0; len.min(if level == SOL_SOCKET { MAX_SOCKET_VALUE } else { MAX_VALUE })];
+    if !bytes.is_empty() {
+        cx.mm().read(value, &mut bytes)?;
+    }
+    Ok(handle.file()?.set_option(&cx.task.cred(), level, name, &bytes)?)
+}
