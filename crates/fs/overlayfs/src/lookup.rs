@@ -1,6 +1,7 @@
 //! Merging names.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use abi::Errno;
 use abi::fs::FileType;
@@ -8,6 +9,12 @@ use vfs::{Inode, Result};
 
 use crate::node::{Lower, Node};
 use crate::work::{self, is_opaque, is_whiteout};
+
+/// Names that were not there until the others are listed.
+const MISSES: u32 = 4;
+
+/// Bytes of the directories that are listed for that.
+const LIST_MAX: u64 = 256 * 1024;
 
 /// What the upper directory says about a name.
 pub(crate) enum Above {
@@ -33,6 +40,27 @@ impl Node {
 
     /// What lies below under `name`, merged: one file, or directories topmost first. Empty: nothing.
     pub(crate) fn below(&self, name: &[u8]) -> Result<Vec<Lower>> {
+        let found = self.ask_below(name)?;
+        if found.is_empty() && self.names.get().is_none() && !self.lowers().is_empty() {
+            self.missed();
+        }
+        Ok(found)
+    }
+
+    /// Another name was not there. Who asks for many, to make them or along a search path, is answered sooner
+    /// by the list of those that are; one too long is not worth it.
+    fn missed(&self) {
+        if self.misses.fetch_add(1, Ordering::Relaxed) + 1 != MISSES {
+            return;
+        }
+        let size = |lower: &Lower| lower.inode.attr().map_or(u64::MAX, |attr| attr.size);
+        if self.lowers().iter().map(size).fold(0, u64::saturating_add) <= LIST_MAX {
+            // Without the list everything is asked for, as before.
+            let _ = self.lower_names();
+        }
+    }
+
+    fn ask_below(&self, name: &[u8]) -> Result<Vec<Lower>> {
         let mut found = Vec::new();
         if self.names.get().is_some_and(|names| names.find(name).is_none()) {
             return Ok(found);

@@ -11,7 +11,7 @@
 //! held while a `copying` lock is waited for.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{
     Arc, Mutex as StdMutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
     Weak,
@@ -65,6 +65,8 @@ pub(crate) struct Node {
     children: Mutex<order::Leaf, HashMap<Vec<u8>, Weak<Node>>>,
     /// The names below, once they were asked for.
     pub(crate) names: OnceLock<Arc<LowerNames>>,
+    /// How often something was looked for below that is not there, while they were not known.
+    pub(crate) misses: AtomicU32,
 }
 
 impl Drop for Node {
@@ -105,6 +107,7 @@ impl Node {
             gate: RwLock::default(),
             children: Mutex::default(),
             names: OnceLock::new(),
+            misses: AtomicU32::new(0),
         })
     }
 
@@ -266,6 +269,12 @@ impl Inode for Node {
     fn set_attr(&self, change: &SetAttr) -> Result<()> {
         // Data that is cut off right away need not be copied.
         self.copy_up(change.size.unwrap_or(copy_up::WHOLE))?.set_attr(change)
+    }
+
+    fn accessed(&self) {
+        if let Some(upper) = self.upper() {
+            upper.accessed();
+        }
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {

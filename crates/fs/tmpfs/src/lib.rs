@@ -5,7 +5,8 @@
 //!   memory object from then on. The object comes from a [`MemoryProvider`], because this crate does
 //!   not call the host.
 //!
-//! Missing: `fallocate` other than growth and hole punching, huge pages, access times of reads.
+//! Missing: `fallocate` other than growth and hole punching, huge pages. Pages that only a mapping touched are not counted
+//! towards the size.
 #![forbid(unsafe_code)]
 
 pub mod data;

@@ -21,6 +21,9 @@ use crate::{Options, TmpFs};
 /// Bytes of names and values of extended attributes an inode may have.
 const XATTR_BYTES_MAX: usize = 128 * 1024;
 
+/// An access time is at most this many seconds behind (`relatime`).
+const DAY: i64 = 24 * 60 * 60;
+
 /// What an entry of a directory is: the position in listings it was given, and the inode.
 pub(crate) struct Entry {
     pub(crate) cookie: u64,
@@ -299,6 +302,15 @@ impl Inode for Node {
         attr.mtime = change.mtime.map_or(attr.mtime, at);
         attr.ctime = now;
         Ok(())
+    }
+
+    fn accessed(&self) {
+        let now = now();
+        let attr = &mut self.state.lock().attr;
+        let behind = attr.atime <= attr.mtime || attr.atime <= attr.ctime;
+        if behind || now.sec - attr.atime.sec >= DAY {
+            attr.atime = now;
+        }
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {

@@ -11,7 +11,7 @@ use guestmem::{SliceSource, VecSink};
 use memmap::MapRequest;
 use vfs::{
     Caller, DirEntry, DirSink, FdTable, FileContext, FsContext, Mount, MountFlags, MountNamespace, NewNode,
-    NoDevices, OpenFile, RenameFlags, Seals, SeekFrom, VfsPath, WalkFlags, XattrSet, locks,
+    NoDevices, OpenFile, RenameFlags, Seals, SeekFrom, SetTime, Times, VfsPath, WalkFlags, XattrSet, locks,
 };
 
 use crate::{HeapMemory, Options, TmpFs};
@@ -558,4 +558,38 @@ fn what_a_mapping_may_have_written_is_no_hole() {
     let _ = f.mappable().unwrap().backing(request);
     assert_eq!(f.seek(SeekFrom::Data(5)), Ok(5));
     assert_eq!(f.seek(SeekFrom::Hole(5)), Ok(1 << 20));
+}
+
+#[test]
+fn access_times_follow_what_was_changed_since() {
+    let w = World::new();
+    w.put("/f", b"x");
+    w.root().symlink(b"f", b"/l").unwrap();
+    let old = SetTime::At(abi::time::Timespec { sec: 1000, nsec: 0 });
+    let atime = |path: &str| w.root().lookup(path.as_bytes(), WalkFlags::empty()).unwrap().inode().attr();
+    let atime = |path: &str| atime(path).unwrap().atime.sec;
+    let age = |path: &str| {
+        let at = w.root().lookup(path.as_bytes(), WalkFlags::empty()).unwrap();
+        w.root().utimens(&at, Times { atime: Some(old), mtime: None }).unwrap();
+    };
+    for path in ["/f", "/l", "/"] {
+        age(path);
+        assert_eq!(atime(path), 1000);
+    }
+    w.open("/f", OpenFlags::NOATIME).map(|f| f.read(&w.cx(&w.root), &mut VecSink::new(9))).unwrap().unwrap();
+    assert_eq!(atime("/f"), 1000);
+    let ctime = follow(&w, "/f").unwrap().inode().attr().unwrap().ctime;
+    w.get("/l").unwrap();
+    w.open("/", OpenFlags::DIRECTORY)
+        .unwrap()
+        .read_dir(&w.cx(&w.root), &w.fs.root, &mut Names(vec![], 99))
+        .unwrap();
+    for path in ["/f", "/l", "/"] {
+        assert!(atime(path) > 1000, "{path}");
+    }
+    assert_eq!(follow(&w, "/f").unwrap().inode().attr().unwrap().ctime, ctime);
+    age("/f");
+    w.fs.root.mount.set_flags(MountFlags::NOATIME);
+    w.get("/f").unwrap();
+    assert_eq!(atime("/f"), 1000);
 }

@@ -176,6 +176,10 @@ pub trait Inode: Send + Sync + Any {
     /// Changes attributes.
     fn set_attr(&self, change: &SetAttr) -> Result<()>;
 
+    /// Data, names or target were read: the access time may have to follow (`relatime`). For file systems
+    /// that keep it themselves; never an error.
+    fn accessed(&self) {}
+
     /// Child called `name`; `ENOENT` when there is none.
     fn lookup(&self, _name: &[u8]) -> Result<Arc<dyn Inode>> {
         Err(Errno::ENOTDIR)

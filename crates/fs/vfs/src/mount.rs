@@ -1,7 +1,7 @@
 //! Mounts, mount namespaces, and paths in them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use abi::Errno;
@@ -45,7 +45,7 @@ pub struct Mount {
     fs: Arc<dyn FileSystem>,
     root: Arc<Dentry>,
     source: String,
-    flags: Mutex<order::Leaf, MountFlags>,
+    flags: AtomicU32,
     point: Mutex<order::Leaf, Option<Point>>,
     /// What is mounted on dentries of this mount, by the dentry's address (it is kept alive by the
     /// child's `point`).
@@ -83,7 +83,7 @@ impl Mount {
             fs,
             root,
             source: source.to_owned(),
-            flags: Mutex::new(flags),
+            flags: AtomicU32::new(flags.bits()),
             point: Mutex::new(None),
             children: Mutex::default(),
         })
@@ -111,12 +111,19 @@ impl Mount {
 
     /// Options now.
     pub fn flags(&self) -> MountFlags {
-        *self.flags.lock()
+        MountFlags::from_bits_truncate(self.flags.load(Ordering::Relaxed))
     }
 
     /// Changes options (`MS_REMOUNT`).
     pub fn set_flags(&self, flags: MountFlags) {
-        *self.flags.lock() = flags;
+        self.flags.store(flags.bits(), Ordering::Relaxed);
+    }
+
+    /// `inode`, which was reached through here, was read.
+    pub(crate) fn accessed(&self, inode: &Arc<dyn Inode>) {
+        if !self.flags().intersects(MountFlags::NOATIME | MountFlags::RDONLY) {
+            inode.accessed();
+        }
     }
 
     /// `EROFS` on a read-only mount.

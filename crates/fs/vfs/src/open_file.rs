@@ -129,6 +129,7 @@ impl OpenFile {
         let mut position = self.position();
         let n = self.file.read(cx, *position, sink)?;
         *position += n as u64;
+        self.accessed();
         Ok(n)
     }
 
@@ -158,7 +159,15 @@ impl OpenFile {
             return Err(Errno::ESPIPE);
         }
         self.require_read()?;
-        self.file.read(cx, offset, sink)
+        let n = self.file.read(cx, offset, sink)?;
+        self.accessed();
+        Ok(n)
+    }
+
+    fn accessed(&self) {
+        if !self.flags().contains(OpenFlags::NOATIME) {
+            self.path.mount.accessed(self.inode());
+        }
     }
 
     /// `pwrite(2)`. With `O_APPEND` the data goes to the end, as on Linux.
@@ -230,6 +239,7 @@ impl OpenFile {
         }
         let mut shifted = Shifted(sink);
         *position = self.file.read_dir(cx, *position - 2, &mut shifted)?.saturating_add(2);
+        self.accessed();
         Ok(())
     }
 
@@ -254,7 +264,9 @@ impl OpenFile {
         if !self.flags().readable() {
             return Err(Errno::EACCES);
         }
-        self.file.mappable().ok_or(Errno::ENODEV)
+        let mappable = self.file.mappable().ok_or(Errno::ENODEV)?;
+        self.accessed();
+        Ok(mappable)
     }
 }
 

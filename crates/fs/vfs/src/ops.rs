@@ -78,7 +78,9 @@ impl<'a> Caller<'a> {
         {
             return Ok(to.display(root));
         }
-        path.inode().readlink()
+        let target = path.inode().readlink()?;
+        path.mount.accessed(path.inode());
+        Ok(target)
     }
 
     /// `chdir(2)`, `chroot(2)`: the directory at `path`, when the caller may search it.

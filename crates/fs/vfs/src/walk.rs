@@ -229,7 +229,9 @@ impl Walker<'_> {
         if self.links > MAX_SYMLINKS || self.flags.contains(WalkFlags::NO_SYMLINKS) {
             return Err(Errno::ELOOP);
         }
-        match link.inode().follow(self.cred)? {
+        let target = link.inode().follow(self.cred)?;
+        link.mount.accessed(link.inode());
+        match target {
             LinkTarget::Path(target) if target.is_empty() => Err(Errno::ENOENT),
             LinkTarget::Path(mut target) => {
                 target.extend_from_slice(after);

@@ -110,7 +110,13 @@ impl Builder<'_> {
             return Ok(lower);
         }
         let fail = |errno| BootError::Mount { target: mount.target.clone(), errno };
-        let upper = TmpFs::new(tmpfs_options(self.device(), &mount.options), Arc::new(HostMemory));
+        let mut options = tmpfs_options(self.device(), &mount.options);
+        if !mount.options.iter().any(|option| option.starts_with("size=")) {
+            // What is written to the root stays in memory: that is the limit.
+            options.size = options.size.max(self.materials.memory);
+            options.inodes = options.inodes.max(self.materials.memory / abi::PAGE_SIZE);
+        }
+        let upper = TmpFs::new(options, Arc::new(HostMemory));
         let layers = Layers::over(upper.as_ref(), vec![lower.root()]).map_err(fail)?;
         Ok(OverlayFs::new(self.device(), layers).map_err(fail)?)
     }
