@@ -276,8 +276,7 @@ impl Mappable for Mapping {
     }
 
     fn shared_limit(&self) -> Prot {
-        let sealed = self.node.state.lock().seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE);
-        if sealed { Prot::READ | Prot::EXEC } else { Prot::all() }
+        if self.node.write_sealed.load(Ordering::SeqCst) { Prot::READ | Prot::EXEC } else { Prot::all() }
     }
 
     fn identity(&self) -> MapIdentity {

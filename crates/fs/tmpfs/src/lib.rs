@@ -125,7 +125,7 @@ impl TmpFs {
     /// A file without a name (`memfd_create(2)`). With [`Seals::SEAL`] in `seals` it cannot be sealed.
     pub fn memfd(&self, node: &NewNode, seals: Seals) -> Result<Arc<dyn Inode>> {
         let inode = self.root_node().create_unnamed_node(node)?;
-        inode.state.lock().seals = seals;
+        inode.set_seals(&mut inode.state.lock(), seals);
         Ok(inode)
     }
 

@@ -1,7 +1,7 @@
 //! Inodes.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -120,6 +120,8 @@ pub struct Node {
     /// Shared mappings that may be written, or may be about to come. Grows under the lock of the state only;
     /// it is let go of under any.
     pub(crate) writable_maps: AtomicU64,
+    /// Do the seals forbid new writable mappings? For who must not lock the state.
+    pub(crate) write_sealed: AtomicBool,
     pub(crate) state: Mutex<order::Inode, State>,
 }
 
@@ -201,6 +203,7 @@ impl Node {
             kind: new.kind,
             appending: std::sync::Mutex::default(),
             writable_maps: AtomicU64::new(0),
+            write_sealed: AtomicBool::new(false),
             state: Mutex::new(state),
         })
     }

@@ -67,7 +67,13 @@ impl Node {
             // What is executed must not change either.
             seals |= Seals::SHRINK | Seals::GROW | Seals::WRITE | Seals::FUTURE_WRITE;
         }
-        state.seals |= seals;
+        let all = state.seals | seals;
+        self.set_seals(&mut state, all);
         Ok(())
+    }
+
+    pub(crate) fn set_seals(&self, state: &mut State, seals: Seals) {
+        state.seals = seals;
+        self.write_sealed.store(seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE), Ordering::SeqCst);
     }
 }

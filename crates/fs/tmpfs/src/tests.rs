@@ -513,15 +513,19 @@ fn what_is_mapped_to_be_written_cannot_be_sealed() {
     let (_fs, f) = memfd(&w, 0o777, Seals::empty());
     w.root().set_size(f.path(), abi::PAGE_SIZE).unwrap();
     let request = |shared, max_prot| MapRequest { offset: 0, len: abi::PAGE_SIZE, shared, max_prot };
-    let (mapping, private) = (f.mappable().unwrap(), f.mappable().unwrap());
+    let (mut mapping, private) = (f.mappable().unwrap(), f.mappable().unwrap());
     // There is no host here, so that nothing comes to be mapped; the attempt counts while it lasts.
     assert_eq!(mapping.backing(request(true, Prot::all())).unwrap_err(), Errno::ENODEV);
     assert_eq!(private.backing(request(false, Prot::all())).unwrap_err(), Errno::ENODEV);
     assert_eq!(f.add_seals(Seals::WRITE), Err(Errno::EBUSY));
     f.add_seals(Seals::FUTURE_WRITE).unwrap();
-    drop(mapping);
+    drop(std::mem::replace(&mut mapping, f.mappable().unwrap()));
     f.add_seals(Seals::WRITE).unwrap();
+    // The memory manager asks with its own lock held.
+    let vmas = sync::Mutex::<sync::order::Vmas, _>::new(());
+    let held = vmas.lock();
     assert_eq!(private.shared_limit(), Prot::READ | Prot::EXEC);
+    drop((held, mapping));
     assert_eq!(private.backing(request(true, Prot::all())).unwrap_err(), Errno::EPERM);
     assert_eq!(private.backing(request(true, Prot::READ)).unwrap_err(), Errno::ENODEV);
 }

@@ -76,7 +76,8 @@ pub trait Mappable: Send + Sync {
     /// into a memfd first. `ENODEV` for what cannot be mapped, `ETXTBSY`/`EPERM` for what may not be.
     fn backing(&self, request: MapRequest) -> Result<Backing, Errno>;
 
-    /// Most that a shared mapping may ever allow, whatever the open mode (seals).
+    /// Most that a shared mapping may ever allow, whatever the open mode (seals). Asked with the lock of the
+    /// memory manager held: must take no lock that stands before it.
     fn shared_limit(&self) -> Prot {
         Prot::all()
     }
