@@ -147,6 +147,16 @@ impl<T> Registry<T> {
         Ok(object)
     }
 
+    /// Makes the key of this object nobody's, while the object stays (a segment that is removed and still
+    /// attached).
+    pub fn forget_key(&self, id: i32) {
+        let Ok((sequence, at)) = split(id) else { return };
+        let mut table = self.table.lock();
+        if table.slots.get(at).is_some_and(|slot| slot.sequence == sequence) {
+            table.by_key.retain(|_, slot| *slot != at);
+        }
+    }
+
     /// All objects with their ids, by slot (`*_STAT`, `/proc/sysvipc`).
     pub fn list(&self) -> Vec<(i32, Arc<T>)> {
         let table = self.table.lock();

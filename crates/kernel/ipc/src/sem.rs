@@ -1,6 +1,7 @@
 //! Semaphore sets (`semop(2)`, `semctl(2)`).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use abi::Errno;
 use abi::poll::PollEvents;
@@ -37,10 +38,14 @@ pub struct Operation {
 pub enum Blocked {
     /// It never will as things are: this errno.
     Errno(Errno),
-    /// It must wait; `no_wait` says that this operation would rather not.
+    /// It must wait.
     Wait {
         /// The operation in the way had `IPC_NOWAIT`.
         no_wait: bool,
+        /// The semaphore it waits for.
+        number: u16,
+        /// It waits for zero, not for more.
+        for_zero: bool,
     },
 }
 
@@ -55,6 +60,8 @@ struct State {
     semaphores: Vec<Semaphore>,
     /// Adjustments to make when a process exits, by process and semaphore.
     undo: HashMap<i32, HashMap<u16, i32>>,
+    /// How many wait for more, and for zero, by semaphore (`GETNCNT`, `GETZCNT`).
+    waiting: HashMap<(u16, bool), usize>,
     removed: bool,
     changed: i64,
     operated: i64,
@@ -76,6 +83,7 @@ impl SemaphoreSet {
             permissions,
             semaphores: vec![Semaphore::default(); count],
             undo: HashMap::new(),
+            waiting: HashMap::new(),
             removed: false,
             changed: now,
             operated: 0,
@@ -149,6 +157,20 @@ impl SemaphoreSet {
         self.state.lock().semaphores.get(number).map(|s| s.last_pid).ok_or(Errno::EINVAL)
     }
 
+    /// How many wait for a semaphore to grow (`GETNCNT`), or to become zero (`GETZCNT`).
+    pub fn waiting(&self, number: usize, for_zero: bool) -> Result<usize> {
+        let state = self.state.lock();
+        let key =
+            u16::try_from(number).ok().filter(|_| number < state.semaphores.len()).ok_or(Errno::EINVAL)?;
+        Ok(state.waiting.get(&(key, for_zero)).copied().unwrap_or(0))
+    }
+
+    /// Counts somebody who waits, until the result is dropped.
+    pub fn wait_for(self: &Arc<Self>, number: u16, for_zero: bool) -> Waiting {
+        *self.state.lock().waiting.entry((number, for_zero)).or_default() += 1;
+        Waiting { set: Arc::clone(self), number, for_zero }
+    }
+
     /// All values (`GETALL`).
     pub fn values(&self) -> Vec<u16> {
         self.state.lock().semaphores.iter().map(|s| s.value as u16).collect()
@@ -211,6 +233,26 @@ impl SemaphoreSet {
     }
 }
 
+/// Somebody waits for a semaphore.
+pub struct Waiting {
+    set: Arc<SemaphoreSet>,
+    number: u16,
+    for_zero: bool,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut state = self.set.state.lock();
+        let key = (self.number, self.for_zero);
+        if let Some(count) = state.waiting.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                state.waiting.remove(&key);
+            }
+        }
+    }
+}
+
 impl State {
     /// Values after all operations, when all are possible now.
     fn plan(&self, operations: &[Operation]) -> core::result::Result<Vec<i32>, Blocked> {
@@ -231,7 +273,8 @@ impl State {
                 return Err(Blocked::Errno(Errno::ERANGE));
             }
             if next < 0 || (operation.delta == 0 && *value != 0) {
-                return Err(Blocked::Wait { no_wait: operation.no_wait });
+                let Operation { no_wait, number, .. } = *operation;
+                return Err(Blocked::Wait { no_wait, number, for_zero: operation.delta == 0 });
             }
             *value = next;
         }
@@ -277,14 +320,18 @@ mod tests {
         Operation { number, delta, no_wait: false, undo: false }
     }
 
+    fn waits(number: u16, for_zero: bool) -> Blocked {
+        Blocked::Wait { no_wait: false, number, for_zero }
+    }
+
     #[test]
     fn operations_are_all_or_nothing() {
         let set = set(2);
-        assert_eq!(set.operate(&[op(0, 3), op(1, -1)], 7, 1), Err(Blocked::Wait { no_wait: false }));
+        assert_eq!(set.operate(&[op(0, 3), op(1, -1)], 7, 1), Err(waits(1, false)));
         assert_eq!(set.values(), [0, 0]);
         assert_eq!(set.operate(&[op(0, 3), op(1, 1)], 7, 1), Ok(()));
         assert_eq!(set.values(), [3, 1]);
-        assert_eq!(set.operate(&[op(0, 0)], 7, 1), Err(Blocked::Wait { no_wait: false }));
+        assert_eq!(set.operate(&[op(0, 0)], 7, 1), Err(waits(0, true)));
         assert_eq!(set.operate(&[op(0, -3), op(0, 0)], 9, 2), Ok(()));
         assert_eq!(set.last_pid(0), Ok(9));
     }

@@ -4,14 +4,15 @@
 //! fork is one more), so that a removed segment can tell when its last user is gone. Attaching is an
 //! ordinary shared mapping made by the memory manager.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, OnceLock, Weak};
 
 use abi::Errno;
 use memmap::{Backing, MapIdentity, MapRequest, Mappable};
 use sync::{Mutex, order};
 
 use crate::Result;
-use crate::registry::Permissions;
+use crate::registry::{Permissions, Registry};
 
 /// Bytes of the largest segment (`SHMMAX` of Linux, less a margin against overflow of page rounding).
 pub const MAX_BYTES: u64 = u64::MAX - (1 << 24);
@@ -46,6 +47,8 @@ pub struct Segment {
     status: Mutex<order::Ipc, Status>,
     /// Shown in `/proc/PID/maps`.
     key: i32,
+    /// Where it is registered, and as what.
+    home: OnceLock<(Weak<Registry<Segment>>, i32)>,
 }
 
 impl Segment {
@@ -72,7 +75,13 @@ impl Segment {
             change_time: now,
             removed: false,
         };
-        Ok(Self { object, status: Mutex::new(status), key: permissions.key })
+        Ok(Self { object, status: Mutex::new(status), key: permissions.key, home: OnceLock::new() })
+    }
+
+    /// It is in `registry` under `id`, and is to leave it once it is removed and its last mapping gone.
+    pub fn settle(&self, registry: &Arc<Registry<Self>>, id: i32) {
+        // Who finds it settled has found it under the same id.
+        let _ = self.home.set((Arc::downgrade(registry), id));
     }
 
     /// Its state.
@@ -132,11 +141,22 @@ impl Mappable for Segment {
     }
 
     fn unmapped(&self, request: MapRequest) {
-        {
+        let gone = {
             let mut status = self.status.lock();
             status.attached = status.attached.saturating_sub(1);
-        }
+            status.removed && status.attached == 0
+        };
         self.object.unmapped(request);
+        if let Some((registry, id)) = self.home.get().filter(|_| gone)
+            && let Some(registry) = registry.upgrade()
+        {
+            // Another may have taken it out at the same moment.
+            drop(registry.remove(*id));
+        }
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
     }
 
     fn identity(&self) -> MapIdentity {

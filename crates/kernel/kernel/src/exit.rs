@@ -178,6 +178,8 @@ impl Kernel {
             group.end_events.notify(PollEvents::OUT);
             return Resume::Exit;
         }
+        // Before the parent hears of the end.
+        self.ipc().process_ended(tgid);
         let status = {
             let mut life = group.life.lock();
             let status = life.ending.unwrap_or(WaitStatus::Exited(code as u8));

@@ -73,6 +73,7 @@ pub struct Kernel {
     pub(crate) timers: Arc<TimerQueue>,
     futexes: futex::Futexes,
     uts: Uts,
+    ipc: ipc::Namespace,
 }
 
 impl Kernel {
@@ -89,12 +90,18 @@ impl Kernel {
             timers: TimerQueue::new(),
             futexes: futex::Futexes::default(),
             uts: Uts::default(),
+            ipc: ipc::Namespace::default(),
         })
     }
 
     /// Host and domain name.
     pub fn uts(&self) -> &Uts {
         &self.uts
+    }
+
+    /// System V semaphores, message queues and shared memory.
+    pub fn ipc(&self) -> &ipc::Namespace {
+        &self.ipc
     }
 
     /// The backend.

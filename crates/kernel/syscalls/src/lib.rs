@@ -51,6 +51,7 @@ mod signals;
 mod sleep;
 mod sockets;
 mod stat;
+mod sysv;
 pub mod table;
 #[cfg(test)]
 mod testkit;

@@ -18,11 +18,22 @@ use crate::services::{FileSystemTypes, Machine, Parts, Services};
 /// Where the guest of a test keeps its data.
 pub(crate) const DATA: u64 = 0x10_0000;
 
-struct NoShared;
+/// Objects without bytes: the fake backend's memory has no pages.
+struct NoPages;
 
-impl mm::SharedMemory for NoShared {
+impl mm::SharedMemory for NoPages {
     fn create(&self, _: u64) -> Result<Arc<dyn memmap::Mappable>, Errno> {
-        Err(Errno::ENOMEM)
+        Ok(Arc::new(Self))
+    }
+}
+
+impl memmap::Mappable for NoPages {
+    fn backing(&self, _: memmap::MapRequest) -> Result<memmap::Backing, Errno> {
+        Ok(memmap::Backing::Anonymous)
+    }
+
+    fn identity(&self) -> memmap::MapIdentity {
+        memmap::MapIdentity::default()
     }
 }
 
@@ -59,7 +70,7 @@ impl Guest {
         calls.provide(Services::new(Parts {
             mounts: mounts.clone(),
             file_systems: Arc::new(NoTypes),
-            shared_memory: Arc::new(NoShared),
+            shared_memory: Arc::new(NoPages),
             random: Arc::new(Zeroes),
             cpu: CpuFacts { hwcap: 0, hwcap2: 0, min_signal_stack: 4096 },
             clock: Arc::new(ktime::HostClock::default()),

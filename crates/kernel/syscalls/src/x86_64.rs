@@ -4,7 +4,7 @@ use crate::cx::KernelCalls;
 use crate::{
     anon, arch, attrs, caps, clocks, clone, content, dirents, epolls, exec, fds, futex, identity, io, ioctl,
     locks, memory, mounts, names, open, poll, prctl, priority, process, random, restart, sched, seccomp,
-    setid, signalfds, signals, sleep, sockets, stat, syscall_table, timerfds, timers, unshare, usage,
+    setid, signalfds, signals, sleep, sockets, stat, syscall_table, sysv, timerfds, timers, unshare, usage,
     watches, xattrs,
 };
 
@@ -41,6 +41,9 @@ syscall_table! {
         msync => full, memory::msync;
         mincore => full, memory::mincore;
         madvise => partial("MADV_REMOVE and MADV_HWPOISON are refused"), memory::madvise;
+        shmget => partial("no huge pages"), sysv::shmget;
+        shmat => full, sysv::shmat;
+        shmctl => partial("SHM_LOCK is not accounted"), sysv::shmctl;
         dup => full, fds::dup;
         dup2 => full, fds::dup2;
         pause => full, signals::pause;
@@ -72,6 +75,14 @@ syscall_table! {
         wait4 => partial("times used are zero"), process::wait4;
         kill => full, signals::kill;
         uname => full, identity::uname;
+        semget => full, sysv::semget;
+        semop => full, sysv::semop;
+        semctl => full, sysv::semctl;
+        shmdt => full, sysv::shmdt;
+        msgget => full, sysv::msgget;
+        msgsnd => full, sysv::msgsnd;
+        msgrcv => full, sysv::msgrcv;
+        msgctl => full, sysv::msgctl;
         fcntl => partial("no signal-driven I/O, leases, seals or deadlock detection"), fds::fcntl;
         flock => full, locks::flock;
         fsync => full, content::fsync;
@@ -195,6 +206,7 @@ syscall_table! {
         getdents64 => full, dirents::getdents64;
         set_tid_address => full, identity::set_tid_address;
         restart_syscall => full, restart::restart_syscall;
+        semtimedop => full, sysv::semtimedop;
         fadvise64 => full, content::fadvise64;
         timer_create => partial("not on processor-time clocks"), timers::timer_create;
         timer_settime => full, timers::timer_settime;

@@ -5,6 +5,7 @@
 //! dentry is, and a file system does not know what a VMA is.
 #![forbid(unsafe_code)]
 
+use std::any::Any;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -91,6 +92,11 @@ pub trait Mappable: Send + Sync {
     /// Writes dirty pages of a range back (`msync(MS_SYNC)`).
     fn sync(&self, _offset: u64, _len: u64) -> Result<(), Errno> {
         Ok(())
+    }
+
+    /// As [`Any`], where somebody asks a mapping what it is (`shmdt(2)`).
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
     }
 
     /// What `/proc/PID/maps` shows: device, inode, and the path at this moment.
