@@ -25,6 +25,16 @@ pub fn cancel_hook() -> bool {
 /// No lock may be held.
 pub fn will_block() {
     crate::lock::assert_none_held("a blocking wait");
+    run_hook();
+}
+
+/// Called before waiting for a lock that is held while a guest carries something out
+/// ([`Class::OVER_GUEST`](crate::order::Class::OVER_GUEST)). Other locks may be held.
+pub(crate) fn will_wait_for_lock() {
+    run_hook();
+}
+
+fn run_hook() {
     let hook = HOOK.with_borrow_mut(Option::take);
     if let Some(hook) = hook {
         hook();

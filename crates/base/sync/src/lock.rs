@@ -92,6 +92,12 @@ impl<C: Class, T: ?Sized> Mutex<C, T> {
     /// Takes the lock, sleeping while another thread has it.
     pub fn lock(&self) -> MutexGuard<'_, C, T> {
         let held = Held::take();
+        if C::OVER_GUEST {
+            if let Some(inner) = self.inner.try_lock() {
+                return MutexGuard { inner, _held: held };
+            }
+            crate::block::will_wait_for_lock();
+        }
         MutexGuard { inner: self.inner.lock(), _held: held }
     }
 
@@ -206,7 +212,7 @@ impl<C: Class, T: ?Sized> DerefMut for RwLockWriteGuard<'_, C, T> {
 #[cfg(test)]
 mod tests {
     use super::Mutex;
-    use crate::order::{Leaf, Tasks, Timers};
+    use crate::order::{Leaf, Tasks, Timers, Vmas};
 
     #[test]
     fn locks_in_order_are_granted() {
@@ -223,6 +229,26 @@ mod tests {
         let (outer, inner) = (Mutex::<Tasks, _>::new(1), Mutex::<Timers, _>::new(2));
         let _b = inner.lock();
         let _a = outer.lock();
+    }
+
+    #[test]
+    fn who_waits_for_a_lock_held_over_a_guest_hands_over_first() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let (lock, handed) = (Arc::new(Mutex::<Vmas, _>::new(0)), Arc::new(AtomicBool::new(false)));
+        let guard = lock.lock();
+        let (theirs, flag) = (Arc::clone(&lock), Arc::clone(&handed));
+        let waiter = std::thread::spawn(move || {
+            let flag = Arc::clone(&flag);
+            crate::block::on_block(Box::new(move || flag.store(true, Ordering::SeqCst)));
+            *theirs.lock() += 1;
+        });
+        while !handed.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        drop(guard);
+        waiter.join().expect("no panic");
+        assert_eq!(*lock.lock(), 1);
     }
 
     #[test]

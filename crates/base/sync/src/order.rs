@@ -12,10 +12,13 @@ pub trait Class: 'static {
     const NAME: &'static str;
     /// May several locks of this class be held at once?
     const NESTED: bool;
+    /// Is it held while a guest thread carries something out? Then whoever waits for it must first hand
+    /// over its duty of serving guests, or the guest thread could never report back.
+    const OVER_GUEST: bool;
 }
 
 macro_rules! classes {
-    ($($(#[$doc:meta])* $name:ident $(: $nested:ident)?;)*) => {
+    ($($(#[$doc:meta])* $name:ident $(: $($trait:ident)+)?;)*) => {
         #[allow(clippy::upper_case_acronyms)]
         #[repr(u16)]
         enum Rank { $($name),* }
@@ -26,12 +29,15 @@ macro_rules! classes {
             impl Class for $name {
                 const RANK: u16 = Rank::$name as u16;
                 const NAME: &'static str = stringify!($name);
-                const NESTED: bool = classes!(@nested $($nested)?);
+                const NESTED: bool = classes!(@has nested $($($trait)+)?);
+                const OVER_GUEST: bool = classes!(@has over_guest $($($trait)+)?);
             }
         )*
     };
-    (@nested nested) => { true };
-    (@nested) => { false };
+    (@has $wanted:ident) => { false };
+    (@has nested nested $($rest:ident)*) => { true };
+    (@has over_guest over_guest $($rest:ident)*) => { true };
+    (@has $wanted:ident $other:ident $($rest:ident)*) => { classes!(@has $wanted $($rest)*) };
 }
 
 classes! {
@@ -62,7 +68,7 @@ classes! {
     /// Advisory locks of one inode.
     FileLocks;
     /// An address space's VMA tree.
-    Vmas: nested;
+    Vmas: nested over_guest;
     /// Futex buckets.
     Futex: nested;
     /// System V objects and their registries.
