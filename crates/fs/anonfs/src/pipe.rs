@@ -114,6 +114,21 @@ impl Pipe {
         Ok(size)
     }
 
+    /// Bytes in it.
+    pub fn len(&self) -> usize {
+        self.state.lock().buffer.len()
+    }
+
+    /// Is there nothing in it?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes it still takes.
+    pub fn room(&self) -> usize {
+        self.state.lock().buffer.room()
+    }
+
     /// Copy of up to `max` bytes from the front, which stay (`tee(2)`).
     pub fn peek(&self, max: usize) -> Vec<u8> {
         self.state.lock().buffer.peek(max)

@@ -18,6 +18,7 @@ mod caps;
 mod clocks;
 mod clone;
 mod content;
+mod copy;
 pub mod cx;
 mod dirents;
 pub mod dispatch;

@@ -2,10 +2,10 @@
 
 use crate::cx::KernelCalls;
 use crate::{
-    anon, arch, attrs, caps, clocks, clone, content, dirents, epolls, exec, fds, futex, identity, io, ioctl,
-    locks, memory, mounts, names, open, poll, prctl, priority, process, random, restart, sched, seccomp,
-    setid, signalfds, signals, sleep, sockets, stat, syscall_table, sysv, timerfds, timers, unshare, usage,
-    watches, xattrs,
+    anon, arch, attrs, caps, clocks, clone, content, copy, dirents, epolls, exec, fds, futex, identity, io,
+    ioctl, locks, memory, mounts, names, open, poll, prctl, priority, process, random, restart, sched,
+    seccomp, setid, signalfds, signals, sleep, sockets, stat, syscall_table, sysv, timerfds, timers, unshare,
+    usage, watches, xattrs,
 };
 
 syscall_table! {
@@ -52,6 +52,7 @@ syscall_table! {
         alarm => full, timers::alarm;
         setitimer => partial("ITIMER_REAL only"), timers::setitimer;
         getpid => full, identity::getpid;
+        sendfile => full, copy::sendfile;
         socket => partial("AF_UNIX only so far; other families answer EAFNOSUPPORT"), sockets::socket;
         connect => full, sockets::connect;
         accept => full, sockets::accept;
@@ -253,7 +254,10 @@ syscall_table! {
         unshare => partial("no namespaces"), unshare::unshare;
         set_robust_list => full, identity::set_robust_list;
         get_robust_list => full, identity::get_robust_list;
+        splice => full, copy::splice;
+        tee => full, copy::tee;
         sync_file_range => partial("writes back the whole file"), content::sync_file_range;
+        vmsplice => partial("copies instead of lending pages"), copy::vmsplice;
         move_pages => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
         utimensat => full, attrs::utimensat;
         epoll_pwait => full, epolls::epoll_pwait;
@@ -294,6 +298,7 @@ syscall_table! {
         userfaultfd => refused(ENOSYS, "not offered");
         membarrier => refused(ENOSYS, "the Sentry cannot order the memory of other threads; libraries do without");
         mlock2 => partial("accounted, not pinned"), memory::mlock2;
+        copy_file_range => full, copy::copy_file_range;
         preadv2 => partial("RWF_NOWAIT of a regular file may wait for the host"), io::preadv2;
         pwritev2 => partial("no RWF_APPEND"), io::pwritev2;
         pkey_alloc => refused(ENOSYS, "not offered");
