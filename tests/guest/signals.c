@@ -137,8 +137,14 @@ static void realtime(void)
     for (int i = 0; i < 9; i++)
         sum += values[i];
     CHECK_EQ("none lost", sum, 1 + 2 + 3 + 4 + 10 + 11 + 12 + 13 + 14);
+    pid_t child = fork();
+    if (!child)
+        for (;;)
+            pause();
     info.si_code = SI_USER;
-    CHECK_ERRNO("forge a sender", syscall(SYS_rt_sigqueueinfo, getppid(), rt, &info), EPERM);
+    CHECK_ERRNO("forge a sender", syscall(SYS_rt_sigqueueinfo, child, rt, &info), EPERM);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
 }
 
 static void stacks(void)
