@@ -38,6 +38,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("held_threads_act_for_others", elsewhere::held_threads_act_for_others),
     ("forks_are_independent", threads::forks_are_independent),
     ("threads_share", threads::threads_share),
+    ("a_handler_that_sleeps_untold_holds_up_nobody", threads::a_handler_that_sleeps_untold_holds_up_nobody),
     ("shared_processes_share", threads::shared_processes_share),
     ("exec_moves_the_thread", threads::exec_moves_the_thread),
 ];

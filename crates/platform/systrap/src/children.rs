@@ -16,7 +16,9 @@ use platform::PlatformError;
 use crate::host::Process;
 use crate::raw::sys;
 use crate::raw::zygote::Image;
+use crate::space::CURRENT;
 use crate::vdso::Vdso;
+use crate::watch::Watch;
 
 /// Ends kept that nobody has asked for yet. Only a guest that clones behind our back makes more.
 const MOST_UNCLAIMED: usize = 1024;
@@ -36,6 +38,7 @@ pub(crate) struct Children {
     registry: Mutex<Registry>,
     /// The way to the zygote; `None` once we are closed.
     zygote: Mutex<Option<OwnedFd>>,
+    pub(crate) watch: Arc<Watch>,
     /// What every clone of the zygote has to unmap: address and length.
     pub(crate) leftover: (u64, u64),
 }
@@ -61,12 +64,13 @@ impl Children {
     /// Starts the guardian and the zygote.
     pub(crate) fn start(filter: &Program, vdso: Option<&Vdso>) -> Result<Arc<Self>, PlatformError> {
         let (ours, theirs) = sys::socket_pair().map_err(host("making the zygote's socket"))?;
+        let watch = Watch::start().map_err(host("starting the watch"))?;
         let (tell, told) = channel();
         let (filter, vdso) = (filter.insns().to_vec(), vdso.cloned());
         std::thread::Builder::new()
             .name("systrap-guard".into())
             .stack_size(512 << 10)
-            .spawn(move || guard(&filter, theirs, vdso.as_ref(), ours, &tell))
+            .spawn(move || guard(&filter, theirs, vdso.as_ref(), (ours, watch), &tell))
             .map_err(host("starting the guardian"))?;
         told.recv().map_err(|_| PlatformError::Gone)?.map_err(host("starting the zygote"))
     }
@@ -80,6 +84,9 @@ impl Children {
     /// Makes a process that parks in the stub with this mailbox.
     pub(crate) fn clone_zygote(&self, mailbox: i32, process: &Arc<Process>) -> Result<i32, PlatformError> {
         let _starting = self.starting();
+        if let Some(host) = CURRENT.with_borrow(Clone::clone) {
+            host.listener.hand_over();
+        }
         let zygote = self.zygote.lock();
         let socket = zygote.as_ref().ok_or(PlatformError::Gone)?.as_raw_fd();
         let pid = sys::ask_for_clone(socket, mailbox).map_err(host("asking the zygote"))?;
@@ -136,6 +143,7 @@ impl Children {
         for process in live {
             process.kill();
         }
+        self.watch.close();
     }
 }
 
@@ -144,7 +152,7 @@ fn guard(
     filter: &[bpf::Insn],
     theirs: OwnedFd,
     vdso: Option<&Vdso>,
-    ours: OwnedFd,
+    (ours, watch): (OwnedFd, Arc<Watch>),
     tell: &Sender<Result<Arc<Children>, std::io::Error>>,
 ) {
     let launched = Image::new(filter, theirs.as_raw_fd(), vdso)
@@ -154,12 +162,13 @@ fn guard(
     let (zygote, leftover) = match launched {
         Ok(both) => both,
         Err(error) => {
+            watch.close();
             let _ = tell.send(Err(error));
             return;
         }
     };
     let children =
-        Arc::new(Children { registry: Mutex::default(), zygote: Mutex::new(Some(ours)), leftover });
+        Arc::new(Children { registry: Mutex::default(), zygote: Mutex::new(Some(ours)), watch, leftover });
     let _ = tell.send(Ok(Arc::clone(&children)));
     while let Some((pid, signal)) = sys::wait_child() {
         if pid == zygote {

@@ -52,6 +52,28 @@ const STUB_CALLS: &[(i64, Check, &str)] = &[
     (libc::SYS_gettid, Check::Any, "tells nothing new"),
 ];
 
+/// Calls that enter by SIGSYS, because they need all registers or change mappings: answering them from
+/// a notification would cost a second entry.
+const TRAPPED: &[i64] = &[
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_munmap,
+    libc::SYS_brk,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_shmat,
+    libc::SYS_shmdt,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_exit,
+    libc::SYS_arch_prctl,
+];
+
 /// Futex operations without priority inheritance: only their own memory, at native speed.
 const APP_FUTEX: &[u32] = &[0, 1, 3, 4, 5, 9, 10];
 
@@ -98,7 +120,7 @@ fn row(asm: &mut Assembler, nr: i64, check: Check) {
 /// Assembles it.
 pub(crate) fn build() -> Result<Program, AsmError> {
     let mut asm = Assembler::new();
-    let (good, stub, app, own, other) = (asm.label(), asm.label(), asm.label(), asm.label(), asm.label());
+    let [good, stub, app, own, trap, other] = std::array::from_fn(|_| asm.label());
     asm.load_arch();
     asm.jeq(bpf::SeccompData::ARCH_X86_64, good, bpf::Target::Next);
     asm.ret(Action::KillProcess);
@@ -128,6 +150,9 @@ pub(crate) fn build() -> Result<Program, AsmError> {
     asm.bind(app);
     asm.load_nr();
     asm.jeq(libc::SYS_sched_yield as u32, own, bpf::Target::Next);
+    for nr in TRAPPED {
+        asm.jeq(*nr as u32, trap, bpf::Target::Next);
+    }
     asm.jeq(libc::SYS_futex as u32, bpf::Target::Next, other);
     asm.load_low(Field::Arg(Arg::A1));
     asm.alu(bpf::insn::AND, 0x7f);
@@ -135,6 +160,8 @@ pub(crate) fn build() -> Result<Program, AsmError> {
         asm.jeq(*op, own, bpf::Target::Next);
     }
     asm.bind(other);
+    asm.ret(Action::UserNotif);
+    asm.bind(trap);
     asm.ret(Action::Trap(0));
     asm.bind(own);
     asm.ret(Action::Allow);

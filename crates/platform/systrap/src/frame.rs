@@ -5,6 +5,9 @@ use platform::Registers;
 use crate::layout::{ACTION, MAILBOX, OFF_FS, OFF_GS, OFF_NEW_FP, OFF_NEW_UC, OFF_STACK, OFF_UC, SLOT};
 use crate::raw::mailbox::Mailbox;
 
+/// What `rax` holds while a call is handled.
+pub(crate) const MINUS_ENOSYS: u64 = -38i64 as u64;
+
 const UC_STACK: usize = 16;
 const GREGS: usize = 40;
 const SEGMENTS: usize = 184;
@@ -43,6 +46,7 @@ impl<'a> Frame<'a> {
     pub(crate) fn fresh(mailbox: &'a Mailbox, slot: usize) -> Self {
         let frame = Self { mailbox, slot, uc: OFF_NEW_UC };
         mailbox.write(slot, OFF_NEW_UC, &[0; UC_LEN]);
+        frame.set_bases(0, 0);
         mailbox.set(slot, OFF_NEW_UC, 6); // UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
         frame
     }
@@ -66,8 +70,8 @@ impl<'a> Frame<'a> {
         self.mailbox.set(self.slot, self.uc + offset, value);
     }
 
-    /// The registers; bases as the doorbell told.
-    pub(crate) fn registers(&self, fs_base: u64, gs_base: u64) -> Registers {
+    /// The registers; bases as they were set.
+    pub(crate) fn registers(&self) -> Registers {
         let g = |i: usize| self.get(GREGS + i * 8);
         let mut regs = Registers {
             r8: g(0),
@@ -89,8 +93,8 @@ impl<'a> Frame<'a> {
             rip: g(16),
             rflags: g(17),
             orig_rax: u64::MAX,
-            fs_base,
-            gs_base,
+            fs_base: self.mailbox.get(self.slot, OFF_FS),
+            gs_base: self.mailbox.get(self.slot, OFF_GS),
             ..Registers::default()
         };
         regs.sanitise();
@@ -110,6 +114,15 @@ impl<'a> Frame<'a> {
         }
         self.mailbox.set(self.slot, OFF_FS, canonical(r.fs_base));
         self.mailbox.set(self.slot, OFF_GS, canonical(r.gs_base));
+    }
+
+    /// Makes it look as if it were in the call it is about to make again, whose instruction ends at `ip`.
+    pub(crate) fn enter_call(&self, ip: u64) {
+        // A call that is not restarted (from the vsyscall page, or number -1) is past it already.
+        if self.get(GREGS + 16 * 8) == ip.wrapping_sub(2) {
+            self.set(GREGS + 16 * 8, ip);
+        }
+        self.set_rax(MINUS_ENOSYS);
     }
 
     /// Replaces `rax` only.

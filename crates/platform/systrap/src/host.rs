@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use platform::{HostExit, PlatformError};
 
 use crate::children::Children;
-use crate::frame::{Frame, encode};
+use crate::frame::{Frame, MINUS_ENOSYS, encode};
 use crate::layout::{ACTION, ACTIONS, INTERRUPT, MAILBOX, OFF_ACTIONS, OFF_NEW_UC, SLOT, STUB};
 use crate::raw::sys::{self, Notif};
 use crate::serve::Listener;
@@ -24,6 +24,9 @@ use crate::vdso::Vdso;
 
 /// After what time of waiting for a thread to look whether it lives.
 const LOOK_AFTER: Duration = Duration::from_millis(200);
+
+/// Answer to a call that is to be made again after a signal that is pending.
+const ERESTARTNOINTR: i64 = -513;
 
 /// What all address spaces share.
 pub(crate) struct Shared {
@@ -145,6 +148,8 @@ impl Process {
 #[derive(Default)]
 struct Held {
     notif: Option<Notif>,
+    /// The notification is of a guest's call, not of the doorbell: it can be answered, but not act.
+    at_call: bool,
     /// Whoever made it act waits for the next doorbell: it is no trap.
     waiting: bool,
     dead: bool,
@@ -204,9 +209,17 @@ impl Host {
             self.frame.store(notif.args[3], Ordering::SeqCst);
         }
         let mut held = self.held.lock();
-        held.notif = Some(notif);
+        (held.notif, held.at_call) = (Some(notif), false);
         self.changed.notify_all();
         std::mem::take(&mut held.waiting)
+    }
+
+    /// It makes a call. Returns whether it may: not where it was told to act.
+    pub(crate) fn called(&self, notif: Notif) -> bool {
+        let mut held = self.held.lock();
+        (held.notif, held.at_call) = (Some(notif), true);
+        self.changed.notify_all();
+        !held.waiting
     }
 
     /// It is gone: nobody waits for it any more.
@@ -218,9 +231,11 @@ impl Host {
         }
     }
 
-    /// Waits until it is held at its doorbell.
+    /// Waits until it is held.
     pub(crate) fn wait(&self) -> Result<(), PlatformError> {
-        self.listener.hand_over();
+        if self.listener.is_led_here() {
+            self.serve_until_held();
+        }
         let mut held = self.held.lock();
         loop {
             if held.dead {
@@ -237,6 +252,28 @@ impl Host {
         }
     }
 
+    /// The same by a thread that leads: it receives the doorbell itself, and hands over only when something
+    /// else comes first, or nothing for long.
+    fn serve_until_held(&self) {
+        let acts = {
+            let held = self.held.lock();
+            if held.notif.is_some() {
+                return;
+            }
+            held.waiting
+        };
+        // What comes from a thread that does not act is for others to serve.
+        if !acts {
+            return self.listener.hand_over();
+        }
+        match self.listener.receive(self.tid.load(Ordering::SeqCst)) {
+            Some(notif) => {
+                self.rang(notif);
+            }
+            None => self.listener.hand_over(),
+        }
+    }
+
     /// Whether it can ring at all: it has the stub. A thread can end without telling when its guest
     /// jumps to the stub's `exit`.
     fn runs(&self) -> bool {
@@ -244,8 +281,8 @@ impl Host {
         tid == 0 || sys::read_guest(tid, STUB, &mut [0]) == 1
     }
 
-    /// Takes it in hand, fetching it from whatever it does; whoever serves its trap cannot let it go
-    /// meanwhile.
+    /// Takes it in hand at its doorbell, fetching it from whatever it does; whoever serves its trap cannot
+    /// let it go meanwhile.
     pub(crate) fn hold(&self) -> Result<Hand<'_>, PlatformError> {
         let acting = self.lock_acting();
         if self.held.lock().notif.is_none() {
@@ -254,7 +291,35 @@ impl Host {
             self.poke();
         }
         self.wait()?;
+        if self.held.lock().at_call {
+            self.to_doorbell()?;
+        }
         Ok(Hand { host: self, _acting: acting })
+    }
+
+    /// Takes it from a call to the doorbell: the call is to be made again, but the interrupt comes first.
+    fn to_doorbell(&self) -> Result<(), PlatformError> {
+        let notif = {
+            let mut held = self.held.lock();
+            (held.waiting, held.at_call) = (true, false);
+            held.notif.take().ok_or(PlatformError::Gone)?
+        };
+        self.poke();
+        sys::send(self.listener.fd(), notif.id, ERESTARTNOINTR).map_err(|_| PlatformError::Gone)?;
+        self.wait()?;
+        let bell = self.held.lock().notif.filter(|bell| bell.args[1] == INTERRUPT as u64);
+        let space = self.space.upgrade().ok_or(PlatformError::Gone)?;
+        let (Some(bell), Some(frame)) = (bell, self.frame(&space)) else {
+            self.process.condemn();
+            return Err(PlatformError::Gone);
+        };
+        frame.set_bases(bell.args[4], bell.args[5]);
+        frame.enter_call(notif.ip);
+        // The signal may have been another's too.
+        if self.task.lock().as_ref().is_some_and(|task| task.is_interrupted()) {
+            self.poke();
+        }
+        Ok(())
     }
 
     /// Makes it ring soon, once more than it otherwise would.
@@ -265,11 +330,11 @@ impl Host {
     /// The same when it is at its doorbell and in nobody's hand.
     pub(crate) fn try_hold(&self) -> Option<Hand<'_>> {
         let acting = self.acting.try_lock()?;
-        self.held.lock().notif?;
-        Some(Hand { host: self, _acting: acting })
+        let held = self.held.lock();
+        (held.notif.is_some() && !held.at_call).then_some(Hand { host: self, _acting: acting })
     }
 
-    /// Answers its doorbell.
+    /// Answers its notification.
     fn reply(&self, value: i64, expect: bool) -> Result<(), PlatformError> {
         let notif = {
             let mut held = self.held.lock();
@@ -279,10 +344,21 @@ impl Host {
         sys::send(self.listener.fd(), notif.id, value).map_err(|_| PlatformError::Gone)
     }
 
-    /// Lets it return to guest code, once it is in nobody's hand.
-    pub(crate) fn resume(&self) {
+    /// Lets it return to guest code, once it is in nobody's hand: from a trap or a call with `value`
+    /// in `rax`, or with its registers as they are.
+    pub(crate) fn resume(&self, space: &Space, value: Option<u64>) {
         let _acting = self.lock_acting();
         // A failure means that it is gone, which the reaper tells.
+        if self.held.lock().at_call {
+            let _ = self.reply(value.unwrap_or(MINUS_ENOSYS) as i64, false);
+            return;
+        }
+        if let Some(frame) = self.frame(space) {
+            if let Some(value) = value {
+                frame.set_rax(value);
+            }
+            frame.seal();
+        }
         let _ = self.reply(0, false);
     }
 
@@ -307,7 +383,7 @@ impl Host {
 
     /// Makes it run actions it does not come back from.
     pub(crate) fn run_last(&self, space: &Space, action: [u64; 7]) {
-        let _acting = self.lock_acting();
+        let Ok(_hand) = self.hold() else { return };
         self.post(space, &[action]);
         let _ = self.reply(1, false);
     }
@@ -331,7 +407,6 @@ impl Hand<'_> {
         let mut results = Vec::with_capacity(actions.len());
         for chunk in actions.chunks(ACTIONS) {
             host.post(space, chunk);
-            host.listener.hand_over();
             host.reply(chunk.len() as i64, true)?;
             host.wait()?;
             for i in 0..chunk.len() {

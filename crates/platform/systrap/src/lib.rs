@@ -10,10 +10,14 @@
 //! - `space`: address spaces.
 //! - `task`: guest threads as a kernel sees them.
 //! - `vdso`: where the host's vDSO is kept for guests.
+//! - `watch`: relieves leaders that sleep without having told.
 //!
-//! State of this version: every trapped call enters by `SECCOMP_RET_TRAP`, so that registers are always
-//! at hand; the doorbell is a notification. Missing: the cheaper direct notification, trampolines, and
-//! peak memory of a space.
+//! A call enters as a seccomp notification, which knows its arguments only, or by `SIGSYS` where all
+//! registers or the mappings are needed (`filter` has the list); then, as for faults and interrupts, the stub's handler
+//! rings a doorbell, a notification too, and the thread can be told to act. A thread that is at a call is
+//! taken to its doorbell when it must act after all.
+//!
+//! Missing in this version: trampolines, and peak memory of a space.
 //!
 //! A [`Systrap`] must be made before the Sentry locks itself in: it clones the zygote, which must not
 //! inherit a seccomp filter, and opens `/proc`.
@@ -28,6 +32,7 @@ mod serve;
 mod space;
 mod task;
 mod vdso;
+mod watch;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;

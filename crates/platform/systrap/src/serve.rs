@@ -1,15 +1,17 @@
 //! Listeners, and the leader/follower threads that serve them.
 //!
 //! One thread receives and serves what it receives itself; before it waits for anything it hands the
-//! receiving over to another. So no two threads ever wait in one listener.
+//! receiving over to another. So hardly ever two threads wait in one listener. A leader that sleeps without
+//! having told is found and relieved by the [`watch`](crate::watch).
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::children::Children;
 use crate::host::Host;
@@ -19,18 +21,31 @@ use crate::task;
 
 /// Descriptor under which a forked process gets its mailbox.
 const MAILBOX_FD: u32 = 100;
+/// How long a leader waits for one thread's doorbell before another serves the rest.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Parked threads kept for a later hand-over.
 const SPARE: usize = 2;
 
 thread_local! {
-    static LEADING: RefCell<Option<usize>> = const { RefCell::new(None) };
+    /// The listener whose leader serves on this thread, and its beat since then.
+    static LEADING: Cell<Option<(usize, u64)>> = const { Cell::new(None) };
 }
 
 #[derive(Default)]
 struct Leadership {
     led: bool,
     idle: usize,
+    /// What somebody received and had no time for.
+    left: VecDeque<Notif>,
     closed: bool,
+}
+
+/// What a thread of a listener does next.
+enum Duty {
+    /// Receive, as the leader.
+    Lead,
+    /// Serve what another received.
+    Serve(Notif),
 }
 
 /// A seccomp listener and the threads behind it.
@@ -39,6 +54,9 @@ pub(crate) struct Listener {
     children: Arc<Children>,
     leadership: Mutex<Leadership>,
     vacant: Condvar,
+    /// Odd while the leader serves, even while it receives; grows with each change. From an odd beat to the
+    /// next comes who wins it: the leader stays what it is, or it hands over, or the watch relieves it.
+    beat: AtomicU64,
     /// Threads by id.
     hosts: Mutex<HashMap<u32, Arc<Host>>>,
     /// Threads that have not introduced themselves, by nonce.
@@ -50,15 +68,18 @@ impl Listener {
     /// Serves `fd` from now on.
     pub(crate) fn new(fd: OwnedFd, children: &Arc<Children>) -> Arc<Self> {
         sys::sync_wake_up(fd.as_raw_fd());
-        Arc::new(Self {
+        let listener = Arc::new(Self {
             fd,
             children: Arc::clone(children),
             leadership: Mutex::default(),
             vacant: Condvar::new(),
+            beat: AtomicU64::new(0),
             hosts: Mutex::default(),
             expected: Mutex::default(),
             nonce: AtomicU64::new(1),
-        })
+        });
+        children.watch.add(&listener);
+        listener
     }
 
     /// Its descriptor.
@@ -70,7 +91,7 @@ impl Listener {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Starts a thread that will lead, or park.
+    /// Starts a thread that will lead, serve what is left, or park.
     pub(crate) fn start(self: &Arc<Self>) {
         let listener = Arc::clone(self);
         let spawned = std::thread::Builder::new()
@@ -82,50 +103,121 @@ impl Listener {
         }
     }
 
+    /// Whether the leader serves on the calling thread.
+    pub(crate) fn is_led_here(&self) -> bool {
+        LEADING.get() == Some((self.key(), self.beat.load(Ordering::SeqCst)))
+    }
+
     /// Hands leadership over when this thread has it.
     pub(crate) fn hand_over(self: &Arc<Self>) {
-        if LEADING.with_borrow(|l| *l != Some(self.key())) {
-            return;
+        if let Some((key, beat)) = LEADING.get()
+            && key == self.key()
+        {
+            LEADING.set(None);
+            self.relieve(beat);
         }
-        LEADING.set(None);
-        let mut state = self.leadership.lock();
-        state.led = false;
+    }
+
+    /// Where the leader is.
+    pub(crate) fn beat(&self) -> u64 {
+        self.beat.load(Ordering::SeqCst)
+    }
+
+    /// Takes the duty from a leader that has served one thing since `beat`, and still does.
+    pub(crate) fn relieve(self: &Arc<Self>, beat: u64) {
+        if self.end_beat(beat) {
+            let mut state = self.leadership.lock();
+            state.led = false;
+            self.call_one(state);
+        }
+    }
+
+    /// From serving to the next beat, by whoever comes first.
+    fn end_beat(&self, beat: u64) -> bool {
+        let next = beat.wrapping_add(1);
+        beat % 2 == 1 && self.beat.compare_exchange(beat, next, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// From receiving to serving, by the leader.
+    fn begin_beat(&self) {
+        let beat = self.beat.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+        LEADING.set(Some((self.key(), beat)));
+        self.children.watch.wake();
+    }
+
+    /// Wakes a parked thread, or starts one.
+    fn call_one(self: &Arc<Self>, mut state: MutexGuard<'_, Leadership>) {
         if state.idle > 0 {
+            // It is spoken for: the next call needs another.
+            state.idle -= 1;
             self.vacant.notify_one();
-        } else {
+        } else if !state.closed {
             drop(state);
             self.start();
         }
     }
 
+    /// The next doorbell, by the leader, if it is the thread `tid` that rings. `None` when something else
+    /// came, which others are to serve, or nothing for long.
+    pub(crate) fn receive(self: &Arc<Self>, tid: i32) -> Option<Notif> {
+        let (_, beat) = LEADING.take()?;
+        if !self.end_beat(beat) {
+            return None;
+        }
+        let notif = if sys::wait_readable(self.fd(), PATIENCE) { sys::recv(self.fd()).ok() } else { None };
+        self.begin_beat();
+        let notif = notif?;
+        if notif.pid == tid as u32 && is_doorbell(&notif) && notif.args[1] != u64::MAX {
+            return Some(notif);
+        }
+        let mut state = self.leadership.lock();
+        state.left.push_back(notif);
+        self.call_one(state);
+        None
+    }
+
     fn serve(self: Arc<Self>) {
+        while let Some(duty) = self.next_duty() {
+            match duty {
+                Duty::Serve(notif) => self.route(notif),
+                Duty::Lead => while self.lead_once() {},
+            }
+        }
+    }
+
+    /// Waits for something to do. `None` when there is nothing more, or enough threads wait for it.
+    fn next_duty(&self) -> Option<Duty> {
+        let mut state = self.leadership.lock();
         loop {
-            {
-                let mut state = self.leadership.lock();
-                while state.led && !state.closed {
-                    if state.idle >= SPARE {
-                        return;
-                    }
-                    state.idle += 1;
-                    self.vacant.wait(&mut state);
-                    state.idle -= 1;
-                }
-                if state.closed {
-                    return;
-                }
+            if let Some(notif) = state.left.pop_front() {
+                return Some(Duty::Serve(notif));
+            }
+            if state.closed || (state.led && state.idle >= SPARE) {
+                return None;
+            }
+            if !state.led {
                 state.led = true;
+                return Some(Duty::Lead);
             }
-            LEADING.set(Some(self.key()));
-            while LEADING.with_borrow(|l| *l == Some(self.key())) {
-                if !sys::wait_readable(self.fd()) {
-                    self.leadership.lock().closed = true;
-                    self.vacant.notify_all();
-                    return;
-                }
-                if let Ok(notif) = sys::recv(self.fd()) {
-                    self.route(notif);
-                }
+            state.idle += 1;
+            self.vacant.wait(&mut state);
+        }
+    }
+
+    /// Receives and serves one notification. Whether this thread still leads.
+    fn lead_once(self: &Arc<Self>) -> bool {
+        match sys::recv_or_unused(self.fd()) {
+            Ok(notif) => {
+                self.begin_beat();
+                self.route(notif);
+                LEADING.take().is_some_and(|(_, beat)| self.end_beat(beat))
             }
+            Err(_) if sys::is_unused(self.fd()) => {
+                self.leadership.lock().closed = true;
+                self.vacant.notify_all();
+                false
+            }
+            Err(_) => true,
         }
     }
 
@@ -153,21 +245,28 @@ impl Listener {
     }
 
     fn route(self: &Arc<Self>, notif: Notif) {
-        let in_stub = (STUB..STUB + STUB_LEN).contains(&notif.ip) && notif.nr == DOORBELL as i32;
-        if in_stub && notif.args[1] == u64::MAX {
+        let bell = is_doorbell(&notif);
+        if bell && notif.args[1] == u64::MAX {
             return self.introduce(notif);
         }
-        let host = self.hosts.lock().get(&notif.pid).cloned();
-        match host {
-            Some(host) if in_stub && notif.args[0] == slot_address(&host) => {
-                if !host.rang(notif) {
-                    task::rang(&host, &notif);
-                }
+        let Some(host) = self.hosts.lock().get(&notif.pid).cloned() else {
+            return sys::kill(notif.pid as i32);
+        };
+        let good = if bell {
+            let good = notif.args[0] == slot_address(&host);
+            if good && !host.rang(notif) {
+                task::rang(&host, &notif);
             }
-            Some(host) => {
-                host.process.condemn();
+            good
+        } else {
+            let good = host.called(notif);
+            if good {
+                task::called(&host, &notif);
             }
-            None => sys::kill(notif.pid as i32),
+            good
+        };
+        if !good {
+            host.process.condemn();
         }
     }
 
@@ -188,6 +287,11 @@ impl Listener {
             host.process.kill();
         }
     }
+}
+
+/// Whether it comes from the stub.
+fn is_doorbell(notif: &Notif) -> bool {
+    (STUB..STUB + STUB_LEN).contains(&notif.ip) && notif.nr == DOORBELL as i32
 }
 
 /// Guest address of a thread's slot.

@@ -13,15 +13,12 @@ use platform::{
     Trap, TrapHandler,
 };
 
-use crate::frame::Frame;
+use crate::frame::{Frame, MINUS_ENOSYS};
 use crate::host::{Host, Process, Shared};
 use crate::layout::{ACT_CLONE, CLONE_FORK, CLONE_SHARED, CLONE_THREAD, INTERRUPT, MAILBOX, SLOT};
 use crate::raw::sys::Notif;
 use crate::serve::slot_address;
 use crate::space::{CURRENT, Space, stat_times};
-
-/// What `rax` holds while a call is handled.
-const MINUS_ENOSYS: u64 = -38i64 as u64;
 
 /// A guest thread, whichever host thread carries it.
 pub(crate) struct Task {
@@ -41,6 +38,11 @@ struct Place {
 impl Task {
     fn place(&self) -> Place {
         self.place.lock().clone()
+    }
+
+    /// Whether an interrupt is on its way.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst)
     }
 
     fn poke(&self, host: &Host) {
@@ -91,7 +93,7 @@ pub(crate) fn spawn(
         interrupted: AtomicBool::new(false),
     });
     *host.task.lock() = Some(Arc::clone(&task));
-    start(&host, &task);
+    start(&host, &space, &task);
     Ok(())
 }
 
@@ -103,10 +105,10 @@ fn fill(space: &Space, frame: &Frame<'_>, new: &NewThread) {
     frame.seal();
 }
 
-fn start(host: &Arc<Host>, task: &Arc<Task>) {
+fn start(host: &Arc<Host>, space: &Space, task: &Arc<Task>) {
     task.handler.started(Arc::clone(task) as Arc<dyn ThreadHandle>);
     host.started.store(true, Ordering::SeqCst);
-    host.resume();
+    host.resume(space, None);
     if task.interrupted.load(Ordering::SeqCst) {
         task.poke(host);
     }
@@ -115,46 +117,51 @@ fn start(host: &Arc<Host>, task: &Arc<Task>) {
 /// A thread rang and nobody waited for it: it trapped, or is new.
 pub(crate) fn rang(host: &Arc<Host>, notif: &Notif) {
     let Some(task) = host.task.lock().clone() else { return };
+    serve(host, || {
+        if notif.args[1] != 0 {
+            trapped(host, &task, notif);
+        } else if !host.started.load(Ordering::SeqCst) {
+            start(host, &task.place().space, &task);
+        }
+    });
+}
+
+/// A thread makes a call that entered by notification.
+pub(crate) fn called(host: &Arc<Host>, notif: &Notif) {
+    let Some(task) = host.task.lock().clone() else { return host.process.condemn() };
+    let call = SyscallTrap { nr: u64::from(notif.nr as u32), args: notif.args, ip: notif.ip };
+    serve(host, || handle(host, &task, task.place(), Trap::Syscall(call)));
+}
+
+/// Does `work` for `host`, ready to hand the listener over when it comes to sleep.
+fn serve(host: &Arc<Host>, work: impl FnOnce()) {
     let listener = Arc::clone(&host.listener);
     sync::block::on_block(Box::new(move || listener.hand_over()));
     CURRENT.set(Some(Arc::clone(host)));
-    if notif.args[1] == 0 {
-        if !host.started.load(Ordering::SeqCst) {
-            start(host, &task);
-        }
-    } else {
-        trapped(host, &task, notif);
-    }
+    work();
     CURRENT.set(None);
     sync::block::cancel_hook();
 }
 
 fn trapped(host: &Arc<Host>, task: &Arc<Task>, notif: &Notif) {
     let place = task.place();
-    let trap = host.frame(&place.space).and_then(|frame| decode(&place.space, host, &frame, notif));
-    let Some(trap) = trap else {
-        return host.process.condemn();
-    };
-    if trap == Trap::Interrupted && !task.interrupted.swap(false, Ordering::SeqCst) {
-        // Told already, by the trap of an earlier host thread.
-        if let Some(frame) = host.frame(&place.space) {
-            frame.set_bases(notif.args[4], notif.args[5]);
-            frame.seal();
-        }
-        return host.resume();
-    }
-    let mut thread = Stopped {
-        task: Arc::clone(task),
-        bases: (notif.args[4], notif.args[5]),
-        nr: if let Trap::Syscall(call) = trap { call.nr } else { u64::MAX },
-        place,
-    };
-    if let Some(frame) = thread.frame() {
+    let trap = host.frame(&place.space).and_then(|frame| {
         frame.set_bases(notif.args[4], notif.args[5]);
+        decode(&place.space, host, &frame, notif)
+    });
+    let Some(trap) = trap else { return host.process.condemn() };
+    if trap == Trap::Interrupted && !task.interrupted.swap(false, Ordering::SeqCst) {
+        // Told already, by the trap of an earlier host thread, or only fetched to act.
+        return host.resume(&place.space, None);
     }
-    let handler = Arc::clone(&task.handler);
+    handle(host, task, place, trap);
+}
+
+fn handle(host: &Arc<Host>, task: &Arc<Task>, place: Place, trap: Trap) {
+    let nr = if let Trap::Syscall(call) = trap { call.nr } else { u64::MAX };
+    let mut thread = Stopped { task: Arc::clone(task), nr, place };
     // A handler that panics costs its guest's process, not the thread that serves others too.
-    match catch_unwind(AssertUnwindSafe(|| handler.trap(&mut thread, trap))) {
+    match catch_unwind(AssertUnwindSafe(|| task.handler.trap(&mut thread, trap))) {
         Ok(resume) => thread.go_on(resume),
         Err(_) => {
             tracing::error!(?trap, "a trap's handler panicked; its guest is ended");
@@ -169,9 +176,10 @@ fn decode(space: &Space, host: &Host, frame: &Frame<'_>, notif: &Notif) -> Optio
         return Some(Trap::Interrupted);
     }
     if signal == libc::SIGSYS {
-        let regs = frame.registers(0, 0);
+        let regs = frame.registers();
         frame.set_rax(MINUS_ENOSYS);
-        return Some(Trap::Syscall(SyscallTrap { nr: regs.rax, args: regs.syscall_args(), ip: regs.rip }));
+        let nr = u64::from(regs.rax as u32);
+        return Some(Trap::Syscall(SyscallTrap { nr, args: regs.syscall_args(), ip: regs.rip }));
     }
     let signal = Signal::new(signal)?;
     let info = usize::try_from(notif.args[2].checked_sub(slot_address(host))?).ok()?;
@@ -191,36 +199,27 @@ fn decode(space: &Space, host: &Host, frame: &Frame<'_>, notif: &Notif) -> Optio
 struct Stopped {
     task: Arc<Task>,
     place: Place,
-    bases: (u64, u64),
     nr: u64,
 }
 
 impl Stopped {
-    fn frame(&self) -> Option<Frame<'_>> {
-        self.place.host.frame(&self.place.space)
+    /// The frame the thread rests on; it is taken to its doorbell for that if it is at a call.
+    fn frame(&self) -> Result<Frame<'_>, PlatformError> {
+        let host = &self.place.host;
+        drop(host.hold()?);
+        host.frame(&self.place.space).ok_or(PlatformError::Gone)
     }
 
     fn go_on(&self, resume: Resume) {
-        let host = &self.place.host;
+        let Place { host, space } = &self.place;
         match resume {
-            Resume::Return(value) => {
-                if let Some(frame) = self.frame() {
-                    frame.set_rax(value);
-                    frame.seal();
-                }
-                host.resume();
-            }
-            Resume::Continue => {
-                if let Some(frame) = self.frame() {
-                    frame.seal();
-                }
-                host.resume();
-            }
+            Resume::Return(value) => host.resume(space, Some(value)),
+            Resume::Continue => host.resume(space, None),
             Resume::Exit => self.exit(),
             Resume::ExitProcess => {
                 host.process.requested.store(true, Ordering::SeqCst);
                 host.process.left.store(true, Ordering::SeqCst);
-                host.run_last(&self.place.space, [libc::SYS_exit_group as u64, 0, 0, 0, 0, 0, 0]);
+                host.process.kill();
             }
         }
     }
@@ -262,7 +261,7 @@ impl Stopped {
         let slot = space.take_slot()?;
         let host = Host::new(Arc::clone(&parent.listener), process, space, slot, flags == CLONE_FORK);
         let frame = Frame::fresh(&space.mailbox, slot);
-        let state = self.frame().and_then(|f| f.fp_state(self.place.space.shared.xsave_size));
+        let state = self.frame()?.fp_state(self.place.space.shared.xsave_size);
         let new = NewThread { fp_state: new.fp_state.or(state), ..new };
         fill(space, &frame, &new);
         let task = Arc::new(Task {
@@ -300,32 +299,30 @@ impl Stopped {
 
 impl GuestThread for Stopped {
     fn registers(&mut self) -> Result<Registers, PlatformError> {
-        let frame = self.frame().ok_or(PlatformError::Gone)?;
-        let mut regs = frame.registers(self.bases.0, self.bases.1);
+        let mut regs = self.frame()?.registers();
         regs.orig_rax = self.nr;
         Ok(regs)
     }
 
     fn set_registers(&mut self, registers: &Registers) -> Result<(), PlatformError> {
-        self.frame().ok_or(PlatformError::Gone)?.set_registers(registers);
-        self.bases = (registers.fs_base, registers.gs_base);
+        self.frame()?.set_registers(registers);
         Ok(())
     }
 
     fn fp_state(&mut self) -> Result<Vec<u8>, PlatformError> {
         let size = self.place.space.shared.xsave_size;
-        let frame = self.frame().ok_or(PlatformError::Gone)?;
+        let frame = self.frame()?;
         Ok(frame.fp_state(size).unwrap_or_else(|| crate::frame::reset_state(size)))
     }
 
     fn set_fp_state(&mut self, state: &[u8]) -> Result<(), PlatformError> {
         let shared = &self.place.space.shared;
-        self.frame().ok_or(PlatformError::Gone)?.set_fp_state(state, shared.xsave_size, shared.xcr0);
+        self.frame()?.set_fp_state(state, shared.xsave_size, shared.xcr0);
         Ok(())
     }
 
     fn reset_fp_state(&mut self) -> Result<(), PlatformError> {
-        self.frame().ok_or(PlatformError::Gone)?.reset_fp_state();
+        self.frame()?.reset_fp_state();
         Ok(())
     }
 
@@ -361,7 +358,6 @@ impl GuestThread for Stopped {
         *self.task.place.lock() = place.clone();
         let old = std::mem::replace(&mut self.place, place);
         self.nr = u64::MAX;
-        self.bases = (0, 0);
         CURRENT.set(Some(Arc::clone(&host)));
         host.started.store(true, Ordering::SeqCst);
         old.host.task.lock().take();

@@ -70,7 +70,6 @@ pub(super) fn held_threads_act_for_others(platform: &dyn Platform) {
         step += 1;
         if step == 1 {
             let _ = entered_tx.send(());
-            sync::block::will_block();
             received(&go_rx, "leave to go on");
             assert_eq!(guest.registers().expect("registers").rip, super::CODE + 2);
             return Resume::Return(3);

@@ -24,6 +24,7 @@ type Act = dyn FnMut(&mut dyn GuestThread, Trap) -> Resume + Send;
 
 /// What another guest sends; a failure when it does not within the limit.
 pub(super) fn received<T>(from: &Receiver<T>, what: &str) -> T {
+    sync::block::will_block();
     match from.recv_timeout(LIMIT) {
         Ok(value) => value,
         Err(error) => panic!("{what}: {error}"),
@@ -32,6 +33,7 @@ pub(super) fn received<T>(from: &Receiver<T>, what: &str) -> T {
 
 /// Waits until `done` says yes; a failure when it does not within the limit.
 pub(super) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    sync::block::will_block();
     let began = Instant::now();
     while !done() {
         assert!(began.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");

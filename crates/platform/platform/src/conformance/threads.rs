@@ -60,6 +60,28 @@ pub(super) fn threads_share(platform: &dyn Platform) {
     assert_eq!(exit, HostExit::Requested);
 }
 
+pub(super) fn a_handler_that_sleeps_untold_holds_up_nobody(platform: &dyn Platform) {
+    let (tx, rx) = channel();
+    let (child, _watch) = script(move |_, _| {
+        let _ = tx.send(());
+        Resume::Exit
+    });
+    let mut step = 0;
+    let exit = run(platform, STORE, move |guest, _| {
+        step += 1;
+        if step == 1 {
+            let registers = guest.registers().expect("registers");
+            let new = NewThread { registers, fp_state: None, handler: child.clone(), clear_tid: 0 };
+            guest.clone_thread(new).expect("cloned");
+            // Not through the kit, which tells.
+            rx.recv_timeout(std::time::Duration::from_secs(60)).expect("the thread's report");
+            return Resume::Return(9);
+        }
+        Resume::ExitProcess
+    });
+    assert_eq!(exit, HostExit::Requested);
+}
+
 pub(super) fn shared_processes_share(platform: &dyn Platform) {
     let (child, watch) = script(move |_, _| Resume::ExitProcess);
     let mut step = 0;

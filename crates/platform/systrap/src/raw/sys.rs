@@ -5,6 +5,7 @@
 
 use std::io::Error;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::OnceLock;
 
 /// `struct seccomp_notif`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,12 +57,41 @@ pub(crate) fn recv(listener: i32) -> Result<Notif, Error> {
     if r < 0 { Err(Error::last_os_error()) } else { Ok(notif) }
 }
 
-/// Waits until the listener has a notification or all its tasks are gone (`false`).
-pub(crate) fn wait_readable(listener: i32) -> bool {
-    let mut poll = libc::pollfd { fd: listener, events: libc::POLLIN, revents: 0 };
+/// The same, but it ends when all tasks behind the listener are gone.
+pub(crate) fn recv_or_unused(listener: i32) -> Result<Notif, Error> {
+    static ENDS: OnceLock<bool> = OnceLock::new();
+    if !ENDS.get_or_init(recv_ends) {
+        poll(listener, -1);
+        if is_unused(listener) {
+            return Err(Error::from_raw_os_error(libc::ENOENT));
+        }
+    }
+    recv(listener)
+}
+
+/// Since Linux 6.11 a receiver is woken when the last task is gone.
+fn recv_ends() -> bool {
+    let Ok(uname) = nix::sys::utsname::uname() else { return false };
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map_while(|n| n.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(11))
+}
+
+/// Waits, for at most `limit`, until the listener has a notification.
+pub(crate) fn wait_readable(listener: i32, limit: std::time::Duration) -> bool {
+    poll(listener, limit.as_millis() as i32) & libc::POLLIN != 0
+}
+
+/// Whether all tasks behind the listener are gone.
+pub(crate) fn is_unused(listener: i32) -> bool {
+    poll(listener, 0) & libc::POLLHUP != 0
+}
+
+fn poll(fd: i32, limit: i32) -> i16 {
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one live structure.
-    let r = unsafe { libc::poll(&raw mut poll, 1, -1) };
-    r < 0 || poll.revents & libc::POLLIN != 0
+    unsafe { libc::poll(&raw mut poll, 1, limit) };
+    poll.revents
 }
 
 /// Answers a notification with a return value.
