@@ -36,6 +36,7 @@ mod memory;
 mod mounts;
 mod names;
 mod open;
+mod pidfds;
 mod poll;
 mod prctl;
 mod priority;

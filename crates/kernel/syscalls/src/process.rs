@@ -5,14 +5,18 @@ use std::sync::Arc;
 
 use abi::limits::{INFINITY, Resource, Rlimit};
 use abi::process::{Rusage, WaitOptions};
+use abi::signal::SigInfo;
 use abi::{Errno, SysResult};
 use cred::{CapSet, Credentials};
 use guestmem::{MemExt, UserPtr};
 use kernel::wait::WaitTarget;
 use kernel::{Task, ThreadGroup};
 use mm::MmLimits;
+use zerocopy::FromZeros;
 
+use crate::args::Fd;
 use crate::cx::Cx;
+use crate::pidfds;
 
 /// `exit(2)`.
 pub(crate) fn exit(cx: &mut Cx<'_>, code: i32) -> SysResult<()> {
@@ -55,6 +59,43 @@ pub(crate) fn wait4(
         mem.store(usage, &waited.usage)?;
     }
     Ok(waited.pid)
+}
+
+/// `waitid(2)`.
+pub(crate) fn waitid(
+    cx: &mut Cx<'_>,
+    kind: i32,
+    id: i32,
+    out: UserPtr<SigInfo>,
+    options: u32,
+    usage: UserPtr<Rusage>,
+) -> SysResult<()> {
+    const STATES: WaitOptions =
+        WaitOptions::EXITED.union(WaitOptions::UNTRACED).union(WaitOptions::CONTINUED);
+    let options = WaitOptions::from_bits(options).filter(|o| o.intersects(STATES)).ok_or(Errno::EINVAL)?;
+    let kernel = cx.task.kernel();
+    let target = match kind {
+        0 => WaitTarget::Any,
+        1 if id > 0 => WaitTarget::Process(id),
+        2 if id > 0 => WaitTarget::Group(id),
+        2 if id == 0 => WaitTarget::Group(kernel.pgrp_of(cx.task.tgid()).ok_or(Errno::ECHILD)?),
+        3 => WaitTarget::Process(pidfds::process_of(cx, Fd(id))?),
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let waited = cx.task.wait(target, options)?;
+    let mm = cx.mm();
+    if let (Some(usage), Some(waited)) = (usage.non_null(), &waited) {
+        mm.store(usage, &waited.usage)?;
+    }
+    if let Some(out) = out.non_null() {
+        // Nothing to report is a record of zeroes.
+        let info = waited.map_or_else(SigInfo::new_zeroed, |waited| {
+            let (code, status) = waited.status.child_code();
+            SigInfo::child(code, waited.pid, waited.uid, status, 0, 0)
+        });
+        mm.store(out, &info)?;
+    }
+    Ok(())
 }
 
 /// `getppid(2)`.

@@ -3,9 +3,9 @@
 use crate::cx::KernelCalls;
 use crate::{
     anon, arch, attrs, caps, clocks, clone, content, copy, dirents, epolls, exec, fds, futex, identity, io,
-    ioctl, locks, memory, mounts, names, open, poll, prctl, priority, process, random, restart, sched,
-    seccomp, setid, signalfds, signals, sleep, sockets, stat, syscall_table, sysv, timerfds, timers, unshare,
-    usage, watches, xattrs,
+    ioctl, locks, memory, mounts, names, open, pidfds, poll, prctl, priority, process, random, restart,
+    sched, seccomp, setid, signalfds, signals, sleep, sockets, stat, syscall_table, sysv, timerfds, timers,
+    unshare, usage, watches, xattrs,
 };
 
 syscall_table! {
@@ -227,6 +227,7 @@ syscall_table! {
         set_mempolicy => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
         get_mempolicy => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
         kexec_load => refused(EPERM, "there is no such thing in a sandbox");
+        waitid => full, process::waitid;
         add_key => refused(ENOSYS, "no key rings");
         request_key => refused(ENOSYS, "no key rings");
         keyctl => refused(ENOSYS, "no key rings");
@@ -305,12 +306,15 @@ syscall_table! {
         pkey_free => refused(ENOSYS, "not offered");
         statx => full, stat::statx;
         rseq => refused(ENOSYS, "the Sentry does not see preemption; C libraries do without");
+        pidfd_send_signal => full, pidfds::pidfd_send_signal;
         io_uring_setup => refused(ENOSYS, "a second way into the kernel that is not offered; programs fall back");
         io_uring_enter => refused(ENOSYS, "a second way into the kernel that is not offered; programs fall back");
         io_uring_register => refused(ENOSYS, "a second way into the kernel that is not offered; programs fall back");
+        pidfd_open => full, pidfds::pidfd_open;
         clone3 => partial("no pidfds, namespaces, set_tid or cgroup"), clone::clone3;
         close_range => full, fds::close_range;
         openat2 => full, open::openat2;
+        pidfd_getfd => full, pidfds::pidfd_getfd;
         faccessat2 => full, stat::faccessat2;
         epoll_pwait2 => full, epolls::epoll_pwait2;
         landlock_create_ruleset => refused(ENOSYS, "as a kernel built without it");

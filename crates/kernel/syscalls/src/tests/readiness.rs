@@ -136,3 +136,66 @@ fn memory_files_have_no_name_and_a_size() {
     assert_eq!(guest.call(nr::lseek, [fd, 0, 2]), Ok(4));
     assert_eq!(guest.call(nr::memfd_create, [name, 1 << 9]), Err(Errno::EINVAL));
 }
+
+#[test]
+fn bytes_go_from_file_to_pipe_to_file_and_none_is_lost() {
+    let mut guest = Guest::new();
+    let path = guest.path(0, "/f");
+    let file = guest.call(nr::open, [path, 0o102, 0o600]).expect("room");
+    guest.put(DATA, &[7; 200]);
+    for _ in 0..500 {
+        assert_eq!(guest.call(nr::write, [file, DATA, 200]), Ok(200));
+    }
+    let (reader, writer) = pipe(&mut guest, 0o4000);
+    assert_eq!(guest.call(nr::lseek, [file, 0, 0]), Ok(0));
+    // As much as the pipe holds; the offset moves by that.
+    assert_eq!(guest.call(nr::sendfile, [writer, file, 0, 100_000]), Ok(65536));
+    assert_eq!(guest.call(nr::lseek, [file, 0, 1]), Ok(65536));
+    assert_eq!(guest.call(nr::sendfile, [writer, file, 0, 1]), Err(Errno::EAGAIN));
+    assert_eq!(guest.call(nr::sendfile, [file, reader, 0, 1]), Err(Errno::EINVAL));
+    let other = guest.path(1, "/g");
+    let copy = guest.call(nr::open, [other, 0o102, 0o600]).expect("room");
+    guest.put(DATA, &3u64.to_le_bytes());
+    assert_eq!(guest.call(nr::splice, [reader, 0, copy, DATA, 1000, 0]), Ok(1000));
+    assert_eq!(guest.bytes(DATA, 8), 1003u64.to_le_bytes());
+    assert_eq!(guest.call(nr::lseek, [copy, 0, 1]), Ok(0));
+    assert_eq!(guest.call(nr::ioctl, [reader, 0x541b, DATA]), Ok(0));
+    assert_eq!(word(&guest, DATA), 64536);
+    assert_eq!(guest.call(nr::splice, [reader, DATA, copy, 0, 1, 0]), Err(Errno::ESPIPE));
+    assert_eq!(guest.call(nr::splice, [file, 0, copy, 0, 1, 0]), Err(Errno::EINVAL));
+    let (second, into) = pipe(&mut guest, 0o4000);
+    assert_eq!(guest.call(nr::tee, [reader, into, 100, 0]), Ok(100));
+    assert_eq!(guest.call(nr::ioctl, [reader, 0x541b, DATA]), Ok(0));
+    assert_eq!(word(&guest, DATA), 64536, "a tee takes nothing away");
+    assert_eq!(guest.call(nr::read, [second, DATA, 200]), Ok(100));
+}
+
+#[test]
+fn ranges_of_one_file_may_not_overlap() {
+    let mut guest = Guest::new();
+    let path = guest.path(0, "/f");
+    let file = guest.call(nr::open, [path, 0o102, 0o600]).expect("room");
+    guest.put(DATA, b"0123456789");
+    assert_eq!(guest.call(nr::write, [file, DATA, 10]), Ok(10));
+    guest.put(DATA, &[&0u64.to_le_bytes()[..], &5u64.to_le_bytes()].concat());
+    assert_eq!(guest.call(nr::copy_file_range, [file, DATA, file, DATA + 8, 6, 0]), Err(Errno::EINVAL));
+    assert_eq!(guest.call(nr::copy_file_range, [file, DATA, file, DATA + 8, 5, 0]), Ok(5));
+    assert_eq!(guest.bytes(DATA, 16), [&5u64.to_le_bytes()[..], &10u64.to_le_bytes()].concat());
+    assert_eq!(guest.call(nr::pread64, [file, DATA, 10, 0]), Ok(10));
+    assert_eq!(guest.bytes(DATA, 10), b"0123401234");
+}
+
+#[test]
+fn a_process_is_a_file_that_takes_signals() {
+    let mut guest = Guest::new();
+    let fd = guest.call(nr::pidfd_open, [1, 0]).expect("it is ours");
+    assert_eq!(guest.call(nr::fcntl, [fd, 1, 0]), Ok(1));
+    assert_eq!(guest.call(nr::pidfd_open, [99, 0]), Err(Errno::ESRCH));
+    assert_eq!(guest.call(nr::pidfd_send_signal, [fd, 0, 0, 0]), Ok(0));
+    assert_eq!(guest.call(nr::pidfd_send_signal, [fd, 65, 0, 0]), Err(Errno::EINVAL));
+    guest.put(DATA, &[&(fd as u32).to_le_bytes()[..], &[1, 0, 0, 0]].concat());
+    assert_eq!(guest.call(nr::poll, [DATA, 1, 0]), Ok(0), "it lives");
+    assert_eq!(guest.call(nr::pidfd_getfd, [fd, fd, 0]), Ok(1));
+    assert_eq!(guest.call(nr::waitid, [0, 0, 0, 4, 0]), Err(Errno::ECHILD));
+    assert_eq!(guest.call(nr::waitid, [0, 0, 0, 1, 0]), Err(Errno::EINVAL));
+}
