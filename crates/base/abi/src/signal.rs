@@ -207,6 +207,11 @@ impl SigInfo {
         i32::from_le_bytes([self.fields[0], self.fields[1], self.fields[2], self.fields[3]])
     }
 
+    /// Missed expiries, where the code says a timer sent it.
+    pub fn overrun(&self) -> i32 {
+        i32::from_le_bytes([self.fields[4], self.fields[5], self.fields[6], self.fields[7]])
+    }
+
     /// Writes bytes into the union at `offset`; what does not fit is a bug of the caller and ignored.
     pub fn put(&mut self, offset: usize, bytes: &[u8]) {
         if let Some(slot) = self.fields.get_mut(offset..offset + bytes.len()) {

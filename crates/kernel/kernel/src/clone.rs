@@ -150,6 +150,9 @@ impl Task {
         drop(table);
         kernel.count_live(1);
         self.inherit_signals(&child, flags);
+        if !flags.contains(CloneFlags::THREAD) {
+            child.group().watch_processor_time(kernel);
+        }
         Ok(child)
     }
 

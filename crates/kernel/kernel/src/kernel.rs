@@ -173,6 +173,7 @@ impl Kernel {
             table.add_process(&group, &task, 0, tid, tid, None);
         }
         self.count_live(1);
+        group.watch_processor_time(self);
         ready(&task);
         let thread =
             NewThread { registers: first.registers, fp_state: None, handler: task.clone(), clear_tid: 0 };

@@ -12,7 +12,7 @@
 //! - [`timers`]: timers that send signals.
 //! - [`clone`](mod@clone), [`exec`], [`exit`], [`wait`], [`job`]: the calls of those names.
 //!
-//! Not here yet: pid namespaces below the first, ptrace, core dumps, processor-time timers.
+//! Not here yet: pid namespaces below the first, ptrace, core dumps.
 #![forbid(unsafe_code)]
 
 pub mod clone;
@@ -48,5 +48,5 @@ pub use seccomp::{FilterError, FilterScope, SeccompMode};
 pub use settings::{Scheduling, Settings};
 pub use slots::{FileTable, FsView, Terminal};
 pub use task::{BlockError, Task};
-pub use timers::{TimerNotify, TimerSetting};
+pub use timers::{Counted, First, IntervalTimer, TimerNotify, TimerSetting};
 pub use wait::{WaitTarget, Waited};

@@ -8,7 +8,9 @@ use abi::{Errno, Restart, SysResult};
 use platform::{GuestThread, Resume, SyscallTrap, Trap};
 
 use crate::fake::{Calls, Thread, boot, memory};
-use crate::{CloneRequest, NewProgram, Task, TimerNotify, TimerSetting, WaitTarget};
+use crate::{
+    CloneRequest, Counted, First, IntervalTimer, NewProgram, Task, TimerNotify, TimerSetting, WaitTarget,
+};
 
 const FORK: u64 = 57;
 const EXIT: u64 = 60;
@@ -203,12 +205,11 @@ fn timers_send_signals() {
     handle(&task, Signal::SIGALRM, 0);
     let ms = std::time::Duration::from_millis;
     let setting = TimerSetting { left: ms(2), period: ms(0) };
-    assert_eq!(task.set_real_timer(setting), TimerSetting::default());
+    assert_eq!(task.set_interval_timer(IntervalTimer::Real, setting), TimerSetting::default());
     let set = SigSet::of(Signal::SIGUSR2);
     task.set_mask(set);
-    let id = task.timer_create(0, TimerNotify::Process(Signal::SIGUSR2, 77)).expect("room");
-    let next = std::time::Instant::now().checked_add(ms(1));
-    task.timer_settime(id, next, ms(0)).expect("exists");
+    let id = task.timer_create(0, Counted::Wall, TimerNotify::Process(Signal::SIGUSR2, 77)).expect("room");
+    task.timer_settime(id, Some(First::After(ms(1))), ms(0)).expect("exists");
     let late = std::time::Instant::now().checked_add(ms(5000));
     let found = loop {
         match task.sigtimedwait(set, late) {
@@ -222,4 +223,37 @@ fn timers_send_signals() {
         assert_eq!(init.trap(Trap::Interrupted), Resume::Continue);
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn processor_time_expires_timers_and_limits() {
+    use abi::limits::{Resource, Rlimit};
+    let (kernel, mut init) = boot(Calls(calls));
+    let task = kernel.task(1).expect("init");
+    let ms = std::time::Duration::from_millis;
+    // The fake's process runs all the time.
+    let set = SigSet::of(Signal::SIGPROF).with(Signal::SIGVTALRM).with(Signal::SIGUSR1);
+    task.set_mask(set);
+    let setting = TimerSetting { left: ms(5), period: ms(5) };
+    for which in [IntervalTimer::Prof, IntervalTimer::Virtual] {
+        assert_eq!(task.set_interval_timer(which, setting), TimerSetting::default());
+        assert_eq!(task.interval_timer(which).period, ms(5));
+    }
+    let own = Counted::Process(Arc::downgrade(task.group()));
+    let id = task.timer_create(2, own, TimerNotify::Process(Signal::SIGUSR1, 0)).expect("room");
+    task.timer_settime(id, Some(First::Used(ms(1))), ms(0)).expect("exists");
+    let late = std::time::Instant::now().checked_add(ms(10_000));
+    let mut missing = set;
+    while !missing.is_empty() {
+        let (signal, _) = task.sigtimedwait(missing, late).expect("all three come");
+        missing.remove(signal);
+    }
+    let limit = Rlimit::new(0, 0);
+    task.group().set_limit(Resource::Cpu, limit, true).expect("lower");
+    task.group().watch_processor_time(&kernel);
+    while !task.group().is_ending() {
+        std::thread::sleep(ms(1));
+    }
+    assert_eq!(init.trap(Trap::Interrupted), Resume::ExitProcess);
+    assert_eq!(task.group().ended(), Some(WaitStatus::Signaled(Signal::SIGKILL, false)));
 }

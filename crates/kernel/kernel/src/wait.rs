@@ -1,6 +1,7 @@
 //! Waiting for children (`wait4(2)`, `waitid(2)`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use abi::poll::PollEvents;
 use abi::process::{Rusage, WaitOptions, WaitStatus};
@@ -127,8 +128,13 @@ impl Task {
 
     /// What this thread has used (`getrusage(RUSAGE_THREAD)`).
     pub fn thread_usage(&self) -> Rusage {
-        let (user, system) = self.handle.get().map(|handle| handle.cpu_time()).unwrap_or_default();
+        let (user, system) = self.times();
         Rusage { utime: user.into(), stime: system.into(), ..Rusage::default() }
+    }
+
+    /// User and system time of this thread.
+    pub(crate) fn times(&self) -> (Duration, Duration) {
+        self.handle.get().map(|handle| handle.cpu_time()).unwrap_or_default()
     }
 
     /// What the children used that were waited for (`getrusage(RUSAGE_CHILDREN)`).

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sync::wait::Parker;
 use sync::{Mutex, order};
+
+/// How soon a timer that has just expired may do so again: a guest's period of a nanosecond must not keep
+/// the thread busy. Timers count what they missed.
+const GRAIN: Duration = Duration::from_micros(50);
 
 /// What is done when a timer expires. Called on the timer thread with no lock held; must not block.
 pub trait Expire: Send + Sync {
@@ -97,6 +101,7 @@ impl TimerQueue {
             let mut state = self.state.lock();
             // Unless it was armed anew meanwhile.
             if !state.at.contains_key(&id) {
+                let next = next.max(now + GRAIN);
                 state.due.insert((next, id), target);
                 state.at.insert(id, next);
             }
@@ -123,7 +128,6 @@ impl State {
 mod tests {
     use super::*;
     use std::sync::mpsc;
-    use std::time::Duration;
 
     struct Tell(std::sync::Mutex<(u32, mpsc::Sender<u32>)>);
 

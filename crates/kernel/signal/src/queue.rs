@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use abi::signal::{SigInfo, SigSet, Signal};
+use abi::signal::{SI_TIMER, SigInfo, SigSet, Signal};
 
 /// Signals a fault raises: delivered before others, as they belong to the instruction at hand.
 const SYNCHRONOUS: SigSet = SigSet::of(Signal::SIGSEGV)
@@ -65,6 +65,17 @@ impl SignalQueue {
         Ok(true)
     }
 
+    /// When a signal of timer `id` is still pending (`SI_TIMER`), lets it stand for `more` expiries as
+    /// well; returns how many it then stands for beyond its own.
+    pub fn add_overrun(&mut self, signal: Signal, id: i32, more: u64) -> Option<u64> {
+        let number = i32::from(signal.number());
+        let is = |info: &&mut SigInfo| info.signo == number && info.code == SI_TIMER && info.pid() == id;
+        let info = self.infos.iter_mut().find(is)?;
+        let overrun = u64::from(info.overrun().unsigned_abs()).saturating_add(more).min(i32::MAX as u64);
+        info.put(4, &(overrun as i32).to_le_bytes());
+        Some(overrun)
+    }
+
     /// Takes the next one in `wanted`: synchronous first, then the lowest number, then the oldest.
     pub fn take(&mut self, wanted: SigSet) -> Option<(Signal, SigInfo)> {
         let ready = self.pending.intersection(wanted);
@@ -108,6 +119,20 @@ mod tests {
         assert_eq!(queue.take(SigSet::FULL), Some(rt(7)));
         assert_eq!(queue.take(SigSet::FULL), Some(rt(8)));
         assert_eq!(queue.take(SigSet::FULL), None);
+    }
+
+    #[test]
+    fn a_timer_has_one_signal_pending_that_counts() {
+        let mut queue = SignalQueue::default();
+        let signal = Signal::new(40).expect("a signal");
+        assert_eq!(queue.add_overrun(signal, 3, 1), None);
+        let mut info = SigInfo::new(signal, SI_TIMER);
+        info.put(0, &3i32.to_le_bytes());
+        assert_eq!(queue.push(signal, info, 8), Ok(true));
+        assert_eq!(queue.add_overrun(signal, 4, 1), None);
+        assert_eq!(queue.add_overrun(signal, 3, 2), Some(2));
+        assert_eq!(queue.add_overrun(signal, 3, u64::MAX), Some(i32::MAX as u64));
+        assert_eq!(queue.take(SigSet::FULL).map(|(_, info)| info.overrun()), Some(i32::MAX));
     }
 
     #[test]

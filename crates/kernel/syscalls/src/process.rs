@@ -191,6 +191,9 @@ fn set_limit(cx: &Cx<'_>, target: &Task, resource: u32, new: Rlimit) -> SysResul
     let may_raise = cx.task.cred().capable(CapSet::SYS_RESOURCE);
     let old = target.group().set_limit(resource, new, may_raise)?;
     target.mm().set_limits(memory_limits(target.group(), &target.cred()));
+    if resource == Resource::Cpu {
+        target.group().watch_processor_time(target.kernel());
+    }
     Ok(old)
 }
 

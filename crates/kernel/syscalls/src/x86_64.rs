@@ -48,9 +48,9 @@ syscall_table! {
         dup2 => full, fds::dup2;
         pause => full, signals::pause;
         nanosleep => full, sleep::nanosleep;
-        getitimer => partial("ITIMER_REAL only"), timers::getitimer;
+        getitimer => full, timers::getitimer;
         alarm => full, timers::alarm;
-        setitimer => partial("ITIMER_REAL only"), timers::setitimer;
+        setitimer => full, timers::setitimer;
         getpid => full, identity::getpid;
         sendfile => full, copy::sendfile;
         socket => partial("AF_UNIX only so far; other families answer EAFNOSUPPORT"), sockets::socket;
@@ -209,7 +209,7 @@ syscall_table! {
         restart_syscall => full, restart::restart_syscall;
         semtimedop => full, sysv::semtimedop;
         fadvise64 => full, content::fadvise64;
-        timer_create => partial("not on processor-time clocks"), timers::timer_create;
+        timer_create => full, timers::timer_create;
         timer_settime => full, timers::timer_settime;
         timer_gettime => full, timers::timer_gettime;
         timer_getoverrun => full, timers::timer_getoverrun;
