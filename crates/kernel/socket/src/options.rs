@@ -45,8 +45,9 @@ const SO_RCVTIMEO_NEW: i32 = 66;
 const SO_SNDTIMEO_NEW: i32 = 67;
 
 /// Options that are on or off and change nothing: `SO_REUSEADDR`, `SO_DONTROUTE`, `SO_BROADCAST`,
-/// `SO_KEEPALIVE`, `SO_OOBINLINE`, `SO_NO_CHECK`, `SO_TIMESTAMP`, `SO_TIMESTAMPNS`, `SO_RXQ_OVFL`.
-const SWITCHES: [i32; 10] = [SO_DEBUG, 2, 5, 6, 9, 10, 11, 29, 35, 40];
+/// `SO_KEEPALIVE`, `SO_OOBINLINE`, `SO_NO_CHECK`, `SO_TIMESTAMP`, `SO_PASSSEC`, `SO_TIMESTAMPNS`,
+/// `SO_RXQ_OVFL`, `SO_NOFCS`, `SO_SELECT_ERR_QUEUE`.
+const SWITCHES: [i32; 13] = [SO_DEBUG, 2, 5, 6, 9, 10, 11, 29, 34, 35, 40, 43, 45];
 
 /// Default and largest size that is asked for (`net.core.[rw]mem_{default,max}`).
 const BUFFER_BYTES: i32 = 212_992;
