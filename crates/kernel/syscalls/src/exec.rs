@@ -66,6 +66,11 @@ pub(crate) fn execveat(
     let registers = Registers::entry(loaded.ip, loaded.sp);
     let program = NewProgram { mm: loaded.mm, registers, name: loaded.command, exe: Some(exe) };
     let result = cx.task.exec(cx.thread, program)?;
+    if gained.cred.euid != gained.cred.uid || gained.cred.egid != gained.cred.gid {
+        // Its user must not look into it.
+        cx.task.group().set_dumpable(false);
+        cx.task.set_death_signal(0);
+    }
     cx.task.set_cred(Arc::new(gained.cred));
     Ok(result)
 }

@@ -4,10 +4,10 @@
 use abi::{Errno, SysResult};
 use cred::CapSet;
 use guestmem::{MemExt, UserAddr, UserMem, UserPtr};
-use kernel::Task;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::cx::Cx;
+use crate::inspect::may_inspect;
 
 /// `getpid(2)`.
 pub(crate) fn getpid(cx: &mut Cx<'_>) -> SysResult<i32> {
@@ -53,18 +53,6 @@ pub(crate) fn get_robust_list(
     let mem = cx.task.mm();
     mem.store(len, &(size_of::<[u64; 3]>() as u64))?;
     Ok(mem.store(head, &found)?)
-}
-
-/// May `task` read what only a tracer may (`ptrace(2)`, access mode checking)?
-fn may_inspect(task: &Task, target: &Task) -> bool {
-    if task.tgid() == target.tgid() {
-        return true;
-    }
-    let (own, their) = (task.cred(), target.cred());
-    let same = [their.uid, their.euid, their.suid].iter().all(|id| *id == own.uid)
-        && [their.gid, their.egid, their.sgid].iter().all(|id| *id == own.gid);
-    own.capable(CapSet::SYS_PTRACE)
-        || (same && target.group().is_dumpable() && own.permitted.contains(their.permitted))
 }
 
 /// `getuid(2)`.

@@ -29,6 +29,7 @@ mod fifos;
 mod futex;
 pub mod handler;
 mod identity;
+mod inspect;
 mod io;
 mod ioctl;
 mod locks;

@@ -126,7 +126,7 @@ pub(crate) fn ioprio_get(cx: &mut Cx<'_>, which: i32, who: u32) -> SysResult<u32
     best.ok_or(Errno::ESRCH.into())
 }
 
-/// `personality(2)`: kept and inherited; no program is laid out by it.
+/// `personality(2)`: kept and inherited. Of its bits only `ADDR_NO_RANDOMIZE` does something, at an exec.
 pub(crate) fn personality(cx: &mut Cx<'_>, new: u32) -> SysResult<u32> {
     Ok(cx.task.change_settings(|settings| match new {
         u32::MAX => settings.personality,

@@ -217,7 +217,7 @@ mod tests {
             let id = u64::from(guest.bytes(DATA + 128, 1)[0]);
             assert_eq!(guest.call(nr::timer_settime, [id, 0, DATA, 0]), Ok(0));
             assert_eq!(guest.call(nr::timer_gettime, [id, DATA + 64]), Ok(0));
-            assert!(guest.bytes(DATA + 80, 8) <= 60i64.to_le_bytes().to_vec());
+            assert!(matches!(guest.bytes(DATA + 80, 1)[0], 59 | 60));
             assert_eq!(guest.call(nr::timer_getoverrun, [id]), Ok(0));
             assert_eq!(guest.call(nr::timer_delete, [id]), Ok(0));
         }

@@ -2,10 +2,10 @@
 
 use crate::cx::KernelCalls;
 use crate::{
-    anon, arch, attrs, caps, clocks, clone, content, copy, dirents, epolls, exec, fds, futex, identity, io,
-    ioctl, locks, memory, mounts, names, open, pidfds, poll, prctl, priority, process, random, restart,
-    sched, seccomp, setid, signalfds, signals, sleep, sockets, stat, syscall_table, sysv, timerfds, timers,
-    unshare, usage, watches, xattrs,
+    anon, arch, attrs, caps, clocks, clone, content, copy, dirents, epolls, exec, fds, futex, identity,
+    inspect, io, ioctl, locks, memory, mounts, names, open, pidfds, poll, prctl, priority, process, random,
+    restart, sched, seccomp, setid, signalfds, signals, sleep, sockets, stat, syscall_table, sysv, timerfds,
+    timers, unshare, usage, watches, xattrs,
 };
 
 syscall_table! {
@@ -145,7 +145,7 @@ syscall_table! {
         utime => full, attrs::utime;
         mknod => full, names::mknod;
         uselib => refused(ENOSYS, "obsolete; libraries are mapped by the loader");
-        personality => partial("kept and told"), priority::personality;
+        personality => partial("ADDR_NO_RANDOMIZE only; the rest is kept and told"), priority::personality;
         ustat => refused(ENOSYS, "not offered");
         statfs => full, stat::statfs;
         fstatfs => full, stat::fstatfs;
@@ -285,6 +285,8 @@ syscall_table! {
         syncfs => full, content::syncfs;
         sendmmsg => full, sockets::sendmmsg;
         getcpu => partial("always the first processor; the vDSO knows better"), arch::getcpu;
+        process_vm_readv => full, inspect::process_vm_readv;
+        process_vm_writev => full, inspect::process_vm_writev;
         kcmp => refused(ENOSYS, "as a kernel built without it");
         finit_module => refused(EPERM, "there is no such thing in a sandbox");
         sched_setattr => partial("kept and told; no deadlines, no utilisation clamps"), sched::attr::sched_setattr;
