@@ -22,6 +22,6 @@ pub mod timerfd;
 pub use epoll::Epoll;
 pub use eventfd::EventFd;
 pub use inode::{AnonAttr, AnonFs, AnonInode};
-pub use inotify::{Inotify, Watches};
+pub use inotify::Inotify;
 pub use pipe::{Pipe, PipeEnd};
 pub use timerfd::TimerFd;

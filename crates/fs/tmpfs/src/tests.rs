@@ -9,6 +9,7 @@ use abi::poll::PollEvents;
 use cred::Credentials;
 use guestmem::{SliceSource, VecSink};
 use memmap::MapRequest;
+use vfs::watch::{Watch, WatchMask, Watcher};
 use vfs::{
     Caller, DirEntry, DirSink, FdTable, FileContext, FsContext, Mount, MountFlags, MountNamespace, NewNode,
     NoDevices, OpenFile, RenameFlags, Seals, SeekFrom, SetTime, Times, VfsPath, WalkFlags, XattrSet, locks,
@@ -596,4 +597,75 @@ fn access_times_follow_what_was_changed_since() {
     w.fs.root.mount.set_flags(MountFlags::NOATIME);
     w.get("/f").unwrap();
     assert_eq!(atime("/f"), 1000);
+}
+
+/// Writes down what it hears: token, event, name.
+#[derive(Default)]
+struct Recorder(std::sync::Mutex<Vec<(i32, WatchMask, u32, String)>>);
+
+impl Watcher for Recorder {
+    fn event(&self, token: i32, what: WatchMask, cookie: u32, name: &[u8]) {
+        let name = String::from_utf8_lossy(name).into_owned();
+        self.0.lock().unwrap().push((token, what, cookie, name));
+    }
+}
+
+impl Recorder {
+    fn take(&self) -> Vec<(i32, WatchMask, String)> {
+        let events = std::mem::take(&mut *self.0.lock().unwrap());
+        let mut cookies = events.iter().map(|(_, _, cookie, _)| *cookie).filter(|cookie| *cookie != 0);
+        assert_eq!(cookies.next(), cookies.next(), "both halves of a rename");
+        events.into_iter().map(|(token, what, _, name)| (token, what, name)).collect()
+    }
+}
+
+#[test]
+fn watchers_hear_what_happens() {
+    use WatchMask as M;
+    let w = World::new();
+    let r = w.root();
+    r.mkdir(b"/d", 0o755).unwrap();
+    r.mkdir(b"/e", 0o755).unwrap();
+    w.put("/d/f", b"x");
+    let recorder = Arc::new(Recorder::default());
+    let heard = |expected: &[(i32, WatchMask, &str)]| {
+        let expected: Vec<_> = expected.iter().map(|(t, m, n)| (*t, *m, (*n).to_owned())).collect();
+        assert_eq!(recorder.take(), expected);
+    };
+    let watch = |path: &str, token| {
+        let inode = Arc::clone(follow(&w, path).unwrap().inode());
+        Watch::new(&inode, Arc::downgrade(&recorder) as std::sync::Weak<dyn Watcher>, token)
+    };
+    let (_d, _e, f) = (watch("/d", 1), watch("/e", 2), watch("/d/f", 3));
+    w.put("/d/f", b"yz");
+    let both = |what| [(1, what, "f"), (3, what, "")];
+    heard(&[both(M::OPEN), both(M::MODIFY), both(M::CLOSE_WRITE)].concat());
+    w.get("/d/f").unwrap();
+    heard(&[both(M::OPEN), both(M::ACCESS), both(M::CLOSE_NOWRITE)].concat());
+    r.chmod(&follow(&w, "/d/f").unwrap(), 0o600).unwrap();
+    r.truncate(&follow(&w, "/d/f").unwrap(), 0).unwrap();
+    heard(&[both(M::ATTRIB), both(M::MODIFY)].concat());
+    r.link(&follow(&w, "/d/f").unwrap(), b"/e/g").unwrap();
+    heard(&[(3, M::ATTRIB, ""), (2, M::CREATE, "g")]);
+    r.rename(b"/e/g", &r, b"/d/h", RenameFlags::empty()).unwrap();
+    heard(&[(2, M::MOVED_FROM, "g"), (1, M::MOVED_TO, "h"), (3, M::MOVE_SELF, "")]);
+    r.mkdir(b"/d/s", 0o755).unwrap();
+    r.rmdir(b"/d/s").unwrap();
+    heard(&[(1, M::CREATE | M::ISDIR, "s"), (1, M::DELETE | M::ISDIR, "s")]);
+    r.unlink(b"/d/h").unwrap();
+    heard(&[(3, M::ATTRIB, ""), (1, M::DELETE, "h")]);
+    let open = OpenFile::new(follow(&w, "/d/f").unwrap(), file_of(&w, "/d/f"), OpenFlags::RDWR);
+    r.unlink(b"/d/f").unwrap();
+    heard(&[(3, M::ATTRIB, ""), (1, M::DELETE, "f")]);
+    drop(open);
+    let gone = M::CLOSE_WRITE | M::EXCL_UNLINK;
+    heard(&[(1, gone, "f"), (3, M::CLOSE_WRITE, ""), (3, M::DELETE_SELF, "")]);
+    drop(f);
+    let _e2 = watch("/e", 4);
+    r.rmdir(b"/e").unwrap();
+    heard(&[(2, M::DELETE_SELF | M::ISDIR, ""), (4, M::DELETE_SELF | M::ISDIR, "")]);
+}
+
+fn file_of(w: &World, path: &str) -> Arc<dyn vfs::File> {
+    follow(w, path).unwrap().inode().open(&w.cx(&w.root), OpenFlags::RDWR).unwrap()
 }

@@ -59,6 +59,8 @@ pub struct Dentry {
     tree: Arc<Tree>,
     /// Mounts on top of it, in any namespace.
     pub(crate) mounts: AtomicU32,
+    /// Descriptions opened by it.
+    pub(crate) opens: AtomicU32,
     gate: RwLock<()>,
     /// Where it stands among those that are kept, and whether it was used since it came there.
     age: AtomicU64,
@@ -127,6 +129,7 @@ impl Dentry {
             inode,
             tree,
             mounts: AtomicU32::new(0),
+            opens: AtomicU32::new(0),
             gate: RwLock::default(),
             age: AtomicU64::new(0),
             used: AtomicBool::new(false),

@@ -9,7 +9,8 @@
 //! - [`mount`]: [`VfsPath`], [`Mount`], [`MountNamespace`]; [`dentry`]: the cached tree of names.
 //! - [`mod@walk`]: path walk and [`FsContext`]; [`perm`]: permission checks.
 //! - [`ops`]: [`Caller`], the operations behind the path system calls.
-//! - [`open_file`]: [`OpenFile`]; [`fd_table`]: [`FdTable`]; [`locks`]: advisory locks.
+//! - [`open_file`]: [`OpenFile`]; [`fd_table`]: [`FdTable`]; [`locks`]: advisory locks; [`watch`]: who hears
+//!   of changes.
 #![forbid(unsafe_code)]
 
 pub mod dentry;
@@ -22,6 +23,7 @@ pub mod open_file;
 pub mod ops;
 pub mod perm;
 pub mod walk;
+pub mod watch;
 
 pub use dentry::Dentry;
 pub use fd_table::{Descriptor, FdTable};

@@ -11,6 +11,7 @@ use memmap::Mappable;
 use crate::locks::Owner;
 use crate::mount::VfsPath;
 use crate::ops::cleared_by_write;
+use crate::watch::{self, WatchMask};
 use crate::{DirEntry, DirSink, File, FileContext, Inode, Result, Seals, SeekFrom, SetAttr};
 
 /// Status flags `fcntl(F_SETFL)` may change.
@@ -50,12 +51,19 @@ impl std::fmt::Debug for OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         crate::locks::release_all(self.path.inode(), Owner::Description(self.id()));
+        self.path.dentry.opens.fetch_sub(1, Ordering::SeqCst);
+        if !self.flags().contains(OpenFlags::PATH) {
+            let wrote = self.flags().writable();
+            self.happened(if wrote { WatchMask::CLOSE_WRITE } else { WatchMask::CLOSE_NOWRITE });
+            watch::ended(&self.path.dentry);
+        }
     }
 }
 
 impl OpenFile {
     /// A description of `file`, at `path`.
     pub fn new(path: VfsPath, file: Arc<dyn File>, flags: OpenFlags) -> Arc<Self> {
+        path.dentry.opens.fetch_add(1, Ordering::SeqCst);
         let flags = AtomicU32::new((flags - TRANSIENT).bits());
         Arc::new(Self { path, file, flags, offset: Mutex::new(0) })
     }
@@ -124,11 +132,13 @@ impl OpenFile {
     pub fn read(&self, cx: &FileContext<'_>, sink: &mut dyn IoSink) -> Result<usize> {
         self.require_read()?;
         if !self.file.is_seekable() {
-            return self.file.read(cx, 0, sink);
+            return self.file.read(cx, 0, sink).inspect(|n| self.was_read(*n));
         }
         let mut position = self.position();
         let n = self.file.read(cx, *position, sink)?;
         *position += n as u64;
+        drop(position);
+        self.was_read(n);
         self.accessed();
         Ok(n)
     }
@@ -138,18 +148,22 @@ impl OpenFile {
         self.require_write()?;
         self.clear_set_id(cx)?;
         if !self.file.is_seekable() {
-            return self.file.write(cx, 0, source);
+            return self.file.write(cx, 0, source).inspect(|n| self.wrote(*n));
         }
         let mut position = self.position();
-        if self.flags().contains(OpenFlags::APPEND) {
+        let n = if self.flags().contains(OpenFlags::APPEND) {
             let (n, end) = self.file.append(cx, source)?;
             if n > 0 {
                 *position = end;
             }
-            return Ok(n);
-        }
-        let n = self.file.write(cx, *position, source)?;
-        *position += n as u64;
+            n
+        } else {
+            let n = self.file.write(cx, *position, source)?;
+            *position += n as u64;
+            n
+        };
+        drop(position);
+        self.wrote(n);
         Ok(n)
     }
 
@@ -160,10 +174,29 @@ impl OpenFile {
         }
         self.require_read()?;
         let n = self.file.read(cx, offset, sink)?;
+        self.was_read(n);
         self.accessed();
         Ok(n)
     }
 
+    /// Tells who watches the file, or the directory it is in.
+    pub(crate) fn happened(&self, what: WatchMask) {
+        watch::happened(&self.path.dentry, what);
+    }
+
+    fn wrote(&self, n: usize) {
+        if n > 0 {
+            self.happened(WatchMask::MODIFY);
+        }
+    }
+
+    fn was_read(&self, n: usize) {
+        if n > 0 {
+            self.happened(WatchMask::ACCESS);
+        }
+    }
+
+    /// Was read, though there may have been nothing.
     fn accessed(&self) {
         if !self.flags().contains(OpenFlags::NOATIME) {
             self.path.mount.accessed(self.inode());
@@ -177,10 +210,13 @@ impl OpenFile {
         }
         self.require_write()?;
         self.clear_set_id(cx)?;
-        if self.flags().contains(OpenFlags::APPEND) {
-            return self.file.append(cx, source).map(|(n, _)| n);
-        }
-        self.file.write(cx, offset, source)
+        let n = if self.flags().contains(OpenFlags::APPEND) {
+            self.file.append(cx, source)?.0
+        } else {
+            self.file.write(cx, offset, source)?
+        };
+        self.wrote(n);
+        Ok(n)
     }
 
     /// A write by the unprivileged takes set-id bits away.
@@ -239,6 +275,8 @@ impl OpenFile {
         }
         let mut shifted = Shifted(sink);
         *position = self.file.read_dir(cx, *position - 2, &mut shifted)?.saturating_add(2);
+        drop(position);
+        self.happened(WatchMask::ACCESS);
         self.accessed();
         Ok(())
     }
@@ -265,7 +303,7 @@ impl OpenFile {
             return Err(Errno::EACCES);
         }
         let mappable = self.file.mappable().ok_or(Errno::ENODEV)?;
-        self.accessed();
+        self.path.mount.accessed(self.inode());
         Ok(mappable)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anonfs::{AnonFs, Watches};
+use anonfs::AnonFs;
 use devfs::Randomness;
 use ktime::Clock;
 use loader::CpuFacts;
@@ -62,7 +62,6 @@ pub struct Services {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) machine: Machine,
     pub(crate) memory_files: Arc<TmpFs>,
-    pub(crate) watches: Arc<Watches>,
     pub(crate) pipefs: Arc<AnonFs>,
     pub(crate) anon: Arc<AnonFs>,
     pub(crate) sockfs: Arc<AnonFs>,
@@ -82,7 +81,6 @@ impl Services {
             clock: parts.clock,
             machine: parts.machine,
             memory_files: parts.memory_files,
-            watches: Watches::new(),
             pipefs: parts.pipefs,
             anon: parts.anon,
             sockfs: parts.sockfs,

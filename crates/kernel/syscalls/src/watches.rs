@@ -3,9 +3,8 @@
 use abi::fs::OpenFlags;
 use abi::{Errno, SysResult};
 use anonfs::Inotify;
-use anonfs::inotify::WatchMask;
 use guestmem::UserCStr;
-use std::sync::Arc;
+use vfs::watch::WatchMask;
 use vfs::{Access, OpenFile, WalkFlags};
 
 use crate::anon::{creation_flags, install};
@@ -21,7 +20,7 @@ pub(crate) fn inotify_init(cx: &mut Cx<'_>) -> SysResult<Fd> {
 /// `inotify_init1(2)`.
 pub(crate) fn inotify_init1(cx: &mut Cx<'_>, flags: u32) -> SysResult<Fd> {
     let flags = creation_flags(flags, OpenFlags::empty())?;
-    install(cx, "inotify", Inotify::new(Arc::clone(&cx.services.watches)), flags)
+    install(cx, "inotify", Inotify::new(), flags)
 }
 
 fn inotify(file: &OpenFile) -> SysResult<&Inotify> {
@@ -39,7 +38,7 @@ pub(crate) fn inotify_add_watch(cx: &mut Cx<'_>, fd: Fd, path: UserCStr, mask: u
     let path = At::cwd(cx, path)?.lookup(walk)?;
     let attr = path.inode().attr()?;
     vfs::perm::check(&attr, Access::READ, &cx.task.cred())?;
-    Ok(watches.add_watch((path.inode().fs().dev(), attr.ino), mask)?)
+    Ok(watches.add_watch(path.inode(), mask)?)
 }
 
 /// `inotify_rm_watch(2)`.

@@ -233,8 +233,8 @@ syscall_table! {
         keyctl => refused(ENOSYS, "no key rings");
         ioprio_set => partial("kept and told"), priority::ioprio_set;
         ioprio_get => full, priority::ioprio_get;
-        inotify_init => partial("changes are not reported yet"), watches::inotify_init;
-        inotify_add_watch => partial("changes are not reported yet"), watches::inotify_add_watch;
+        inotify_init => full, watches::inotify_init;
+        inotify_add_watch => partial("not of unmounts, fallocate and what a mapping writes"), watches::inotify_add_watch;
         inotify_rm_watch => full, watches::inotify_rm_watch;
         migrate_pages => refused(ENOSYS, "one memory node, as a kernel built without NUMA");
         openat => full, open::openat;
@@ -274,7 +274,7 @@ syscall_table! {
         epoll_create1 => full, epolls::epoll_create1;
         dup3 => full, fds::dup3;
         pipe2 => full, anon::pipe2;
-        inotify_init1 => partial("changes are not reported yet"), watches::inotify_init1;
+        inotify_init1 => full, watches::inotify_init1;
         preadv => full, io::preadv;
         pwritev => full, io::pwritev;
         rt_tgsigqueueinfo => full, signals::rt_tgsigqueueinfo;

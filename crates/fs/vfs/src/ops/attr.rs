@@ -9,6 +9,7 @@ use cred::{CapSet, Credentials};
 use super::Caller;
 use crate::mount::VfsPath;
 use crate::perm::{self, Access};
+use crate::watch::{self, WatchMask};
 use crate::{Attr, Result, SetAttr, SetTime, XattrSet};
 
 /// Longest name of an extended attribute.
@@ -40,7 +41,9 @@ impl Caller<'_> {
         if !self.cx.cred.in_group(attr.gid) && !self.cx.cred.capable(CapSet::FSETID) {
             perm.remove(Permissions::SETGID);
         }
-        path.inode().set_attr(&SetAttr { perm: Some(perm), ..SetAttr::default() })
+        path.inode().set_attr(&SetAttr { perm: Some(perm), ..SetAttr::default() })?;
+        watch::happened(&path.dentry, WatchMask::ATTRIB);
+        Ok(())
     }
 
     /// `chown(2)`; `None` leaves an id. Clears set-id bits of what is not a directory.
@@ -58,7 +61,9 @@ impl Caller<'_> {
         }
         let perm = (attr.kind != FileType::Directory).then(|| perm::without_set_id(&attr));
         let perm = perm.filter(|perm| *perm != attr.perm);
-        path.inode().set_attr(&SetAttr { uid, gid, perm, ..SetAttr::default() })
+        path.inode().set_attr(&SetAttr { uid, gid, perm, ..SetAttr::default() })?;
+        watch::happened(&path.dentry, WatchMask::ATTRIB);
+        Ok(())
     }
 
     /// `truncate(2)`: the caller must be able to write.
@@ -79,7 +84,9 @@ impl Caller<'_> {
             return Err(Errno::EFBIG);
         }
         let perm = cleared_by_write(&path.inode().attr()?, self.cx.cred);
-        path.inode().set_attr(&SetAttr { size: Some(size), perm, ..SetAttr::default() })
+        path.inode().set_attr(&SetAttr { size: Some(size), perm, ..SetAttr::default() })?;
+        watch::happened(&path.dentry, WatchMask::MODIFY);
+        Ok(())
     }
 
     /// `utimensat(2)`. Both `Now` needs write permission, anything else ownership.
@@ -96,7 +103,14 @@ impl Caller<'_> {
             }
             perm::check(&attr, Access::WRITE, self.cx.cred)?;
         }
-        path.inode().set_attr(&SetAttr { atime: times.atime, mtime: times.mtime, ..SetAttr::default() })
+        path.inode().set_attr(&SetAttr { atime: times.atime, mtime: times.mtime, ..SetAttr::default() })?;
+        let what = match (times.atime, times.mtime) {
+            (Some(_), None) => WatchMask::ACCESS,
+            (None, Some(_)) => WatchMask::MODIFY,
+            _ => WatchMask::ATTRIB,
+        };
+        watch::happened(&path.dentry, what);
+        Ok(())
     }
 
     /// `access(2)` with the caller's credentials; the system call swaps in the real ids first.
@@ -131,14 +145,18 @@ impl Caller<'_> {
         }
         path.mount.want_write()?;
         self.check_xattr(path, name, Access::WRITE)?;
-        path.inode().set_xattr(name, value, how)
+        path.inode().set_xattr(name, value, how)?;
+        watch::happened(&path.dentry, WatchMask::ATTRIB);
+        Ok(())
     }
 
     /// `removexattr(2)`.
     pub fn remove_xattr(&self, path: &VfsPath, name: &[u8]) -> Result<()> {
         path.mount.want_write()?;
         self.check_xattr(path, name, Access::WRITE)?;
-        path.inode().remove_xattr(name)
+        path.inode().remove_xattr(name)?;
+        watch::happened(&path.dentry, WatchMask::ATTRIB);
+        Ok(())
     }
 
     /// `listxattr(2)`: names with their NULs. `trusted.*` only for the privileged.

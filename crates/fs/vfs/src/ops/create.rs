@@ -10,6 +10,7 @@ use super::Caller;
 use crate::mount::VfsPath;
 use crate::perm::{self, Access};
 use crate::walk::{Last, LastName, WalkFlags};
+use crate::watch;
 use crate::{Inode, NewNode, Result};
 
 impl Caller<'_> {
@@ -111,16 +112,30 @@ impl Caller<'_> {
             return Err(Errno::ENOENT);
         }
         let link = |dir: &Arc<dyn Inode>| dir.link(&name, old.inode()).map(|()| Arc::clone(old.inode()));
-        make(parent, &name, link).map(drop)
+        let made = make_name(parent, &name, link)?;
+        watch::linked(made.inode());
+        watch::created(&made.dentry);
+        Ok(())
     }
 }
 
 /// Lets `make` make `name` in `parent`; the path of what was made.
-pub(super) fn make(
+fn make_name(
     parent: VfsPath,
     name: &[u8],
     make: impl FnOnce(&Arc<dyn Inode>) -> Result<Arc<dyn Inode>>,
 ) -> Result<VfsPath> {
     let dentry = parent.dentry.lock_names().make(name, make)?;
     Ok(VfsPath { mount: parent.mount, dentry })
+}
+
+/// As [`make_name`], for what had no name before.
+pub(super) fn make(
+    parent: VfsPath,
+    name: &[u8],
+    make: impl FnOnce(&Arc<dyn Inode>) -> Result<Arc<dyn Inode>>,
+) -> Result<VfsPath> {
+    let made = make_name(parent, name, make)?;
+    watch::created(&made.dentry);
+    Ok(made)
 }

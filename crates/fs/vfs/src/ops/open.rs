@@ -11,6 +11,7 @@ use crate::mount::{MountFlags, VfsPath};
 use crate::open_file::OpenFile;
 use crate::perm::{self, Access};
 use crate::walk::{Last, LastName, WalkFlags};
+use crate::watch::WatchMask;
 use crate::{Attr, File, FileContext, Result};
 
 /// Opens what is not a file system's own: device nodes by number, fifos by inode.
@@ -141,7 +142,7 @@ impl Caller<'_> {
             Ok(found) => {
                 // Whoever makes a file may open it whatever its mode says.
                 let file = found.inode().open(&self.cx, carried(flags))?;
-                Ok(OpenFile::new(found, file, flags))
+                Ok(opened(found, file, flags))
             }
             // Somebody else was faster.
             Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) => {
@@ -185,8 +186,14 @@ impl Caller<'_> {
             }
             opened => opened?,
         };
-        Ok(OpenFile::new(found, file, flags))
+        Ok(opened(found, file, flags))
     }
+}
+
+fn opened(found: VfsPath, file: Arc<dyn File>, flags: OpenFlags) -> Arc<OpenFile> {
+    let file = OpenFile::new(found, file, flags);
+    file.happened(WatchMask::OPEN);
+    file
 }
 
 /// The flags an inode's `open` hears of.

@@ -11,6 +11,7 @@ use crate::dentry::Names;
 use crate::mount::VfsPath;
 use crate::perm;
 use crate::walk::{Last, LastName, WalkFlags};
+use crate::watch;
 use crate::{RenameFlags, Result};
 
 /// One side of a rename.
@@ -43,6 +44,8 @@ impl Caller<'_> {
         }
         parent.inode().unlink(&name)?;
         names.removed(&name);
+        drop(names);
+        watch::removed(&parent.dentry, &name, &target.dentry);
         Ok(())
     }
 
@@ -68,6 +71,8 @@ impl Caller<'_> {
         }
         parent.inode().rmdir(&name)?;
         names.removed(&name);
+        drop(names);
+        watch::removed(&parent.dentry, &name, &target.dentry);
         Ok(())
     }
 
@@ -109,6 +114,8 @@ impl Caller<'_> {
         }
         from.parent.inode().rename(&from.name, to.parent.inode(), &to.name, flags)?;
         update_dentries((&names, &from.name), &victim, (to_names.as_ref(), &to), flags);
+        drop((to_names, names));
+        report(&from, &victim, &to, flags);
         Ok(())
     }
 
@@ -186,6 +193,25 @@ fn update_dentries(
     source.moved(&victim.dentry, dest, &to.name);
     if flags.contains(RenameFlags::WHITEOUT) {
         source.forget(old);
+    }
+}
+
+/// Tells who watches.
+fn report(from: &Side, victim: &VfsPath, to: &Side, flags: RenameFlags) {
+    let (old, new) = ((&*from.parent.dentry, &*from.name), (&*to.parent.dentry, &*to.name));
+    watch::moved(old, new, victim.inode());
+    match &to.target {
+        Some(target) if flags.contains(RenameFlags::EXCHANGE) => {
+            watch::moved_self(victim.inode());
+            watch::moved(new, old, target.inode());
+            watch::moved_self(target.inode());
+        }
+        Some(target) => {
+            watch::lost_name(&target.dentry);
+            watch::moved_self(victim.inode());
+            watch::ended(&target.dentry);
+        }
+        None => watch::moved_self(victim.inode()),
     }
 }
 
