@@ -185,9 +185,17 @@ pub(crate) fn linked(inode: &Arc<dyn Inode>) {
 
 /// `name` in `dir`, which was `child`'s, was removed.
 pub(crate) fn removed(dir: &Dentry, name: &[u8], child: &Dentry) {
-    if is_anybody_watching() {
-        lost_name(child);
-        report(dir.inode(), WatchMask::DELETE | is_dir(child.inode()), 0, name);
+    if !is_anybody_watching() {
+        return;
+    }
+    lost_name(child);
+    let directory = is_dir(child.inode());
+    // As on Linux, a directory ends before its parent hears of it, a file after.
+    if !directory.is_empty() {
+        ended(child);
+    }
+    report(dir.inode(), WatchMask::DELETE | directory, 0, name);
+    if directory.is_empty() {
         ended(child);
     }
 }
