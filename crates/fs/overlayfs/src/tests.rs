@@ -479,3 +479,73 @@ fn threads_that_copy_the_same_file_get_one_copy() {
         assert_eq!(trees.mount().names("/dir"), ["a", "b", "sub"]);
     }
 }
+
+/// All paths with what is there: type, number, links, contents.
+fn everything(w: &World, path: &str, all: &mut Vec<String>) {
+    for (ino, kind, name) in w.list(if path.is_empty() { "/" } else { path }, 5) {
+        let child = format!("{path}/{name}");
+        let nlink = w.attr(&child).nlink;
+        let bytes = if kind == FileType::Regular { w.get(&child).expect(&child) } else { Vec::new() };
+        all.push(format!("{child} {ino} {kind:?} {nlink} {bytes:?}"));
+        if kind == FileType::Directory {
+            everything(w, &child, all);
+        }
+    }
+    all.sort();
+}
+
+#[test]
+fn the_trees_hold_what_is_shown_whoever_was_at_work() {
+    const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+    let trees = Trees::new(&[&|w| {
+        for one in NAMES {
+            w.mkdir(&format!("/{one}"));
+            for two in NAMES {
+                w.mkdir(&format!("/{one}/{two}"));
+                for three in ["a", "b"] {
+                    w.put(&format!("/{one}/{two}/{three}"), b"below");
+                }
+            }
+        }
+    }]);
+    let w = trees.mount();
+    std::thread::scope(|scope| {
+        for thread in 0..4u32 {
+            let w = &w;
+            scope.spawn(move || {
+                let mut random = thread + 1;
+                let mut next = |bound: u32| {
+                    random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (random >> 16) % bound
+                };
+                for _ in 0..1500 {
+                    let mut path = || {
+                        let depth = 1 + next(3);
+                        (0..depth).map(|_| format!("/{}", NAMES[next(4) as usize])).collect::<String>()
+                    };
+                    let (one, two) = (path(), path());
+                    let r = w.root();
+                    let _ = match next(9) {
+                        0 | 1 => r.mkdir(one.as_bytes(), 0o755).map(drop),
+                        2 => w.open(&one, WRITE | OpenFlags::CREAT).map(|file| {
+                            let _ = file.write(&w.cx(), &mut SliceSource(b"x"));
+                        }),
+                        3 => r.rmdir(one.as_bytes()),
+                        4 => r.unlink(one.as_bytes()),
+                        5 => w.at(&one).and_then(|at| r.link(&at, two.as_bytes())),
+                        6 => w.at(&one).and_then(|at| r.chmod(&at, 0o700)),
+                        7 => w.mv(&one, &two, NONE),
+                        _ => w.mv(&one, &two, RenameFlags::EXCHANGE),
+                    };
+                }
+            });
+        }
+    });
+    let work = trees.upper.root().lookup(b"work").unwrap();
+    let left = crate::work::entries(&work, &w.cx(), 0).unwrap();
+    assert_eq!(left.len(), 1, "nothing but the whiteout");
+    let (mut live, mut kept) = (Vec::new(), Vec::new());
+    everything(&w, "", &mut live);
+    everything(&trees.mount(), "", &mut kept);
+    assert_eq!(live, kept);
+}
