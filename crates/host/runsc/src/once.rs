@@ -81,16 +81,21 @@ fn mounts(cli: &Cli, arguments: &Do, rootfs: &Path) -> Result<(Vec<Mount>, Vec<A
     let mut attachments = vec![Attachment { path: rootfs.into(), readonly, submounts }];
     let root = Mount { target: "/".into(), source: Source::Gofer(0), readonly: false, options: Vec::new() };
     let mut mounts = vec![root];
-    let ours: [(&str, &str, &[&str]); 4] = [
+    let ours: [(&str, &str, &[&str]); 7] = [
         ("/proc", "proc", &["nosuid", "nodev", "noexec"]),
         ("/sys", "sysfs", &["nosuid", "nodev", "noexec", "ro"]),
         ("/dev", "devtmpfs", &["nosuid", "noexec"]),
+        ("/dev/pts", "devpts", &["nosuid", "noexec"]),
+        ("/dev/shm", "tmpfs", &["nosuid", "nodev", "mode=1777"]),
+        ("/dev/mqueue", "mqueue", &["nosuid", "nodev", "noexec"]),
         ("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777"]),
     ];
     for (target, name, options) in ours {
         // The host's /tmp is part of the host's tree, where the program may well be.
         let wanted = target != "/tmp" || rootfs != Path::new("/");
-        if wanted && rootfs.join(&target[1..]).is_dir() {
+        // What lies in /dev lies in the tree mounted there.
+        let place = if target.starts_with("/dev") { "dev" } else { &target[1..] };
+        if wanted && rootfs.join(place).is_dir() {
             mounts.push(kernel(target, name, options));
         }
     }
