@@ -1,15 +1,10 @@
 //! Host threads and processes, and what a held thread can be told to do.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read as _;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use platform::{HostExit, PlatformError};
 
@@ -21,6 +16,7 @@ use crate::serve::Listener;
 use crate::space::Space;
 use crate::task::Task;
 use crate::vdso::Vdso;
+use crate::view::HostView;
 
 /// After what time of waiting for a thread to look whether it lives.
 const LOOK_AFTER: Duration = Duration::from_millis(200);
@@ -35,25 +31,9 @@ pub(crate) struct Shared {
     pub(crate) xcr0: u64,
     /// The vDSO that every new process has, unless the host keeps it from being moved.
     pub(crate) vdso: OnceLock<Vdso>,
-    /// The host's `/proc`, opened while it could be reached.
-    pub(crate) proc: Option<OwnedFd>,
+    pub(crate) view: HostView,
     /// Spaces by address, to find ours again behind the trait object.
     pub(crate) spaces: Mutex<HashMap<usize, Weak<Space>>>,
-}
-
-impl Shared {
-    /// Opens a file of the host's `/proc`.
-    pub(crate) fn proc_file(&self, path: &str, flags: OFlag) -> std::io::Result<File> {
-        let proc = self.proc.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
-        Ok(openat(proc, path, flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
-    }
-
-    /// The text of a file of the host's `/proc`; empty when it is gone.
-    pub(crate) fn proc_text(&self, path: &str) -> String {
-        let mut text = String::new();
-        let read = self.proc_file(path, OFlag::O_RDONLY).and_then(|mut file| file.read_to_string(&mut text));
-        if read.is_err() { String::new() } else { text }
-    }
 }
 
 /// A host thread group.

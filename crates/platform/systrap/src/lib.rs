@@ -1,6 +1,7 @@
 //! The systrap platform: guests as host processes with private memory, caught by seccomp.
 //!
 //! - `layout`: where stub and mailbox lie.
+//! - `calls`: the table of host calls the Sentry makes for this.
 //! - `children`: guests' host processes: the zygote they are clones of, and their end.
 //! - `filter`: the table of host calls a guest reaches.
 //! - `raw`: the stub, the mailbox, host calls; all unsafe code.
@@ -10,6 +11,7 @@
 //! - `space`: address spaces.
 //! - `task`: guest threads as a kernel sees them.
 //! - `vdso`: where the host's vDSO is kept for guests.
+//! - `view`: what must be looked up before the host's `/proc` goes.
 //! - `watch`: relieves leaders that sleep without having told.
 //!
 //! A call enters as a seccomp notification, which knows its arguments only, or by `SIGSYS` where all
@@ -19,9 +21,10 @@
 //!
 //! Missing in this version: trampolines, and peak memory of a space.
 //!
-//! A [`Systrap`] must be made before the Sentry locks itself in: it clones the zygote, which must not
-//! inherit a seccomp filter, and opens `/proc`.
+//! A [`Systrap`] must be made before the Sentry installs its seccomp filter, because it clones the zygote, which must
+//! not inherit it; afterwards [`HOST_CALLS`] are enough. A [`HostView`] must be taken before `/proc` goes.
 
+mod calls;
 mod children;
 mod filter;
 mod frame;
@@ -32,17 +35,19 @@ mod serve;
 mod space;
 mod task;
 mod vdso;
+mod view;
 mod watch;
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use platform::{AddressSpace, Features, NewThread, Platform, PlatformError};
 
 use crate::children::Children;
-use crate::vdso::Vdso;
+
+pub use calls::HOST_CALLS;
+pub use view::HostView;
 
 /// The backend. Guest processes end with it: when it is dropped, or when this program ends in any way.
 pub struct Systrap {
@@ -52,8 +57,13 @@ pub struct Systrap {
 }
 
 impl Systrap {
-    /// Probes the host and readies what all address spaces share.
+    /// Probes the host and readies what all address spaces share, while the host's `/proc` is there.
     pub fn new() -> Result<Self, PlatformError> {
+        Self::with(HostView::take())
+    }
+
+    /// The same by somebody who has looked around earlier.
+    pub fn with(host: HostView) -> Result<Self, PlatformError> {
         let unsupported = |reason: String| PlatformError::Unsupported { platform: "systrap", reason };
         let filter = filter::build().map_err(|e| unsupported(e.to_string()))?;
         let (xsave_size, xcr0) = raw::sys::xsave();
@@ -63,18 +73,17 @@ impl Systrap {
         if !raw::sys::has_fsgsbase() {
             return Err(unsupported("FSGSBASE is missing".to_owned()));
         }
-        let vdso = Vdso::find(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default());
         let shared = Arc::new(host::Shared {
-            children: Children::start(&filter, vdso.as_ref())?,
+            children: Children::start(&filter, host.vdso.as_ref())?,
             xsave_size,
             xcr0,
             vdso: OnceLock::new(),
-            proc: std::fs::File::open("/proc").ok().map(OwnedFd::from),
+            view: host,
             spaces: Mutex::new(HashMap::new()),
         });
         let systrap = Self { spare: Mutex::new(None), shared };
         let space = space::Space::fresh(&systrap.shared)?;
-        if let Some(vdso) = vdso
+        if let Some(vdso) = systrap.shared.view.vdso.clone()
             && space.holds(vdso.header(), b"\x7fELF")
         {
             let _ = systrap.shared.vdso.set(vdso);

@@ -162,7 +162,7 @@ impl Space {
     }
 
     /// An id by which the host finds the memory.
-    fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         let hosts = self.hosts.lock();
         hosts
             .iter()
@@ -299,12 +299,12 @@ impl AddressSpace for Space {
     fn write_forced(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
         use std::os::unix::fs::FileExt;
         let path = format!("{}/mem", self.pid());
-        let file = self.shared.proc_file(&path, OFlag::O_WRONLY).map_err(|_| Fault { copied: 0 })?;
+        let file = self.shared.view.open(&path, OFlag::O_WRONLY).map_err(|_| Fault { copied: 0 })?;
         file.write_all_at(buf, addr.0).map_err(|_| Fault { copied: 0 })
     }
 
     fn memory_use(&self) -> MemoryUse {
-        let text = self.shared.proc_text(&format!("{}/statm", self.pid()));
+        let text = self.shared.view.text(&format!("{}/statm", self.pid()));
         let mut pages = text.split_whitespace().skip(1).filter_map(|w| w.parse::<u64>().ok());
         let resident = pages.next().unwrap_or(0) * 4096;
         MemoryUse { resident, shared: pages.next().unwrap_or(0) * 4096, peak_resident: resident }
@@ -313,7 +313,7 @@ impl AddressSpace for Space {
     fn resident_pages(&self, addr: UserAddr, pages: usize) -> Result<Vec<bool>, Errno> {
         use std::os::unix::fs::FileExt;
         let path = format!("{}/pagemap", self.pid());
-        let file = self.shared.proc_file(&path, OFlag::O_RDONLY).map_err(|_| Errno::ESRCH)?;
+        let file = self.shared.view.open(&path, OFlag::O_RDONLY).map_err(|_| Errno::ESRCH)?;
         let mut words = vec![0; pages.checked_mul(8).ok_or(Errno::ENOMEM)?];
         file.read_exact_at(&mut words, addr.0 / 4096 * 8).map_err(|_| Errno::ENOMEM)?;
         Ok(words.chunks_exact(8).map(|w| w.last().is_some_and(|top| top & 0xc0 != 0)).collect())
@@ -356,7 +356,7 @@ impl AddressSpace for Space {
     }
 
     fn cpu_time(&self) -> (Duration, Duration) {
-        stat_times(&self.shared.proc_text(&format!("{}/stat", self.pid())))
+        stat_times(&self.shared.view.text(&format!("{}/stat", self.pid())))
     }
 }
 

@@ -65,7 +65,7 @@ impl ThreadHandle for Task {
     fn cpu_time(&self) -> (Duration, Duration) {
         let Place { host, space } = self.place();
         let (tgid, tid) = (host.process.tgid.load(Ordering::SeqCst), host.tid.load(Ordering::SeqCst));
-        stat_times(&space.shared.proc_text(&format!("{tgid}/task/{tid}/stat")))
+        stat_times(&space.shared.view.text(&format!("{tgid}/task/{tid}/stat")))
     }
 }
 

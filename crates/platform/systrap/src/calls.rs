@@ -1,0 +1,125 @@
+//! The host calls this crate makes once guests run: what a Sentry that locks itself in must leave it.
+
+use hostsys::seccomp::{Rule, check, equals};
+
+/// Bits of `PROT_EXEC` in a protection.
+const EXEC: u32 = libc::PROT_EXEC as u32;
+
+/// All of them, with what starting and ending threads takes.
+pub static HOST_CALLS: &[Rule] = hostsys::seccomp_rules! {
+    SYS_ioctl => "receives and answers notifications, and puts descriptors in guests", &[
+        &[equals(1, 0xc050_2100)],
+        &[equals(1, 0xc018_2101)],
+        &[equals(1, 0x4018_2103)],
+        &[equals(1, 0x4008_2104)],
+    ];
+    SYS_poll => "whether a listener has a notification or nobody behind it";
+    SYS_process_vm_readv => "guest memory";
+    SYS_process_vm_writev => "guest memory";
+    SYS_tgkill => "interrupts guest threads and ends guest processes", &[
+        &[equals(2, libc::SIGUSR2 as u32)],
+        &[equals(2, libc::SIGKILL as u32)],
+    ];
+    SYS_kill => "ends a process that no guest should have made", &[&[equals(1, libc::SIGKILL as u32)]];
+    SYS_waitid => "the guardian waits for guest processes";
+    SYS_wait4 => "and reaps them";
+    SYS_sendmsg => "asks the zygote for a process";
+    SYS_recvfrom => "its answer";
+    SYS_pidfd_open => "to fetch a new process's listener";
+    SYS_pidfd_getfd => "fetches it";
+    SYS_memfd_create => "mailboxes";
+    SYS_ftruncate => "their size";
+    SYS_fcntl => "their seals; the standard library looks at descriptors", &[
+        &[equals(1, libc::F_ADD_SEALS as u32)],
+        &[equals(1, libc::F_GETFD as u32)],
+    ];
+    SYS_mmap => "mailboxes, and stacks of threads", &[&[check(2, EXEC, 0)]];
+    SYS_munmap => "the same";
+    SYS_mprotect => "stacks of threads", &[&[check(2, EXEC, 0)]];
+    SYS_madvise => "stacks of ended threads";
+    SYS_close => "mailboxes, listeners and files of /proc";
+    SYS_openat => "statm, stat, mem and pagemap of guests, below a descriptor of /proc";
+    SYS_statx => "sizes of those files, as the standard library asks";
+    SYS_lseek => "the same";
+    SYS_read => "those files";
+    SYS_pread64 => "pagemap";
+    SYS_pwrite64 => "mem";
+    SYS_clone3 => "threads that serve";
+    SYS_rseq => "start of a thread";
+    SYS_set_robust_list => "start of a thread";
+    SYS_sigaltstack => "start and end of a thread";
+    SYS_rt_sigprocmask => "start and end of a thread";
+    SYS_sched_getaffinity => "start of a thread, for the bounds of its stack";
+    SYS_prctl => "names of threads", &[&[equals(0, libc::PR_SET_NAME as u32)]];
+    SYS_gettid => "start of a thread";
+    SYS_exit => "end of a thread";
+    SYS_futex => "locks, and the start of a process";
+    SYS_sched_yield => "locks";
+    SYS_clock_nanosleep => "the watch's ticks";
+    SYS_exit_group => "the end";
+};
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use hostsys::seccomp::{Filter, Rule};
+    use platform::{Platform, conformance};
+
+    use super::HOST_CALLS;
+
+    /// Set for the program that locks itself in.
+    const LOCKED: &str = "RAMPART_TEST_LOCKED";
+
+    /// What the suite and its harness do themselves: look into files, map a program, say where they are.
+    static OF_THE_TEST: &[Rule] = hostsys::seccomp_rules! {
+        SYS_write => "messages";
+        SYS_fstat => "files";
+        SYS_brk => "memory";
+        SYS_mremap => "memory";
+        SYS_getpid => "names";
+        SYS_getrandom => "hash maps";
+    };
+
+    fn lock_in() {
+        let rules: Vec<_> = HOST_CALLS.iter().chain(OF_THE_TEST).copied().collect();
+        let filter = Filter::compile(&rules).expect("it compiles");
+        filter.install_on_all_threads().expect("it is installed");
+    }
+
+    /// How many filters a process has.
+    fn filters(pid: i32) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
+        let line = status.lines().find(|line| line.starts_with("Seccomp_filters:"));
+        line.unwrap_or_default().split_whitespace().nth(1).unwrap_or_default().to_owned()
+    }
+
+    /// The program that [`runs_in_a_locked_sentry`] starts; no test by itself.
+    #[test]
+    #[allow(clippy::print_stderr)]
+    fn locked() {
+        if std::env::var_os(LOCKED).is_none() {
+            return;
+        }
+        let platform = crate::Systrap::new().expect("this machine can run systrap");
+        lock_in();
+        conformance::run(&platform);
+        let space = crate::space::Space::fresh(&platform.shared).expect("a space");
+        assert_eq!(filters(space.pid()), "1", "a guest has its own filter only");
+        assert!(platform.new_address_space().is_ok_and(|space| space.memory_use().resident > 0));
+        eprintln!("all of it passed");
+    }
+
+    #[test]
+    fn runs_in_a_locked_sentry() {
+        let output = Command::new(std::env::current_exe().expect("our own path"))
+            .args(["--exact", "calls::tests::locked", "--nocapture"])
+            .env(LOCKED, "1")
+            .output()
+            .expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "signal {:?}: {said}", output.status.signal());
+        assert!(said.contains("all of it passed"), "{said}");
+    }
+}

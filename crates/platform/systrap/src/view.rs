@@ -1,0 +1,66 @@
+//! What must be looked up before the host's `/proc` goes.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use crate::vdso::Vdso;
+
+/// The host's `/proc`, and where our vDSO is. What is missing costs guests the vDSO, and their kernel the
+/// sizes and times of processes and writes over page protections, but nothing else.
+#[derive(Clone, Debug, Default)]
+pub struct HostView {
+    pub(crate) proc: Option<Arc<OwnedFd>>,
+    pub(crate) vdso: Option<Vdso>,
+}
+
+impl HostView {
+    /// Looks into `/proc`. It must be of our own pid namespace, or it is not kept: guests would be looked up by
+    /// numbers that mean others there.
+    pub fn take() -> Self {
+        let vdso = Vdso::find(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default());
+        let proc = File::open("/proc")
+            .ok()
+            .map(OwnedFd::from)
+            .filter(|_| is_our_namespace(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()));
+        if proc.is_none() {
+            tracing::warn!("no /proc of our own pid namespace: no sizes and times of guests");
+        }
+        Self { proc: proc.map(Arc::new), vdso }
+    }
+
+    /// Opens a file of the host's `/proc`.
+    pub(crate) fn open(&self, path: &str, flags: OFlag) -> std::io::Result<File> {
+        let proc = self.proc.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
+        Ok(openat(proc, path, flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
+    }
+
+    /// The text of a file of the host's `/proc`; empty when it is gone.
+    pub(crate) fn text(&self, path: &str) -> String {
+        let mut text = String::new();
+        let read = self.open(path, OFlag::O_RDONLY).and_then(|mut file| file.read_to_string(&mut text));
+        if read.is_err() { String::new() } else { text }
+    }
+}
+
+/// Whether a `/proc/self/status` gives one number only: that of the innermost namespace we are in.
+fn is_our_namespace(status: &str) -> bool {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_our_namespace;
+
+    #[test]
+    fn a_proc_of_another_namespace_is_known() {
+        assert!(is_our_namespace("Name:\tx\nNSpid:\t12\n"));
+        assert!(!is_our_namespace("Name:\tx\nNSpid:\t1200\t1\n"));
+        assert!(!is_our_namespace(""));
+    }
+}
