@@ -115,8 +115,12 @@ fn run(report: &File) -> Result<u8, SandboxError> {
         stdio: [inherit(input)?, inherit(output)?, inherit(error)?],
         control: fds.control.map(inherit).transpose()?,
     };
-    let early = Early::gather()?;
+    let mut early = Early::gather()?;
     mount::isolate().map_err(jail("making mounts private"))?;
+    match mount::mount_own_proc() {
+        Ok(()) => early.look_at_own_proc(),
+        Err(error) => tracing::warn!(%error, "no procfs of its own for the Sentry: no sizes of guests"),
+    }
     mount::enter_empty_root().map_err(jail("entering an empty root"))?;
     privilege::keep_only(&[])?;
     end_with_the_gofer(lifeline, report)?;

@@ -9,7 +9,7 @@ use control::{Begin, Server};
 use kernel::kernel::{Kernel, Parts};
 use loader::CpuFacts;
 use platform::Platform;
-use platform_systrap::Systrap;
+use platform_systrap::{HostView, Systrap};
 use procfs::CpuModel;
 use syscalls::dispatch::X86Calls;
 use syscalls::services::Machine;
@@ -32,6 +32,7 @@ pub struct Early {
     cpu: CpuFacts,
     model: CpuModel,
     memory: u64,
+    host: HostView,
 }
 
 impl Early {
@@ -44,7 +45,12 @@ impl Early {
             HostRandom::open().map_err(|source| BootError::Host { doing: "opening /dev/urandom", source })?;
         let model = cpu_model(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default());
         let memory = memory_of(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default());
-        Ok(Self { random: Arc::new(random), cpu: CpuFacts::of_host(), model, memory })
+        Ok(Self { random: Arc::new(random), cpu: CpuFacts::of_host(), model, memory, host: HostView::take() })
+    }
+
+    /// Looks into `/proc` again, because there is one of our own pid namespace now.
+    pub fn look_at_own_proc(&mut self) {
+        self.host = HostView::take();
     }
 }
 
@@ -53,7 +59,7 @@ impl Early {
 /// # Errors
 /// Whatever keeps the first process from starting; each names the thing.
 pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<ExitStatus, BootError> {
-    let platform = choose_platform(&config.platform)?;
+    let platform = choose_platform(&config.platform, &early.host)?;
     let syscalls = X86Calls::new();
     let kernel = Kernel::new(Parts {
         platform: Arc::clone(&platform),
@@ -100,9 +106,9 @@ pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<E
     Ok(status)
 }
 
-fn choose_platform(name: &str) -> Result<Arc<dyn Platform>, BootError> {
+fn choose_platform(name: &str, host: &HostView) -> Result<Arc<dyn Platform>, BootError> {
     match name {
-        "systrap" => Ok(Arc::new(Systrap::new()?)),
+        "systrap" => Ok(Arc::new(Systrap::with(host.clone())?)),
         _ => Err(BootError::NoPlatform(name.to_owned())),
     }
 }

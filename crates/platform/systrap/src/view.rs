@@ -27,9 +27,6 @@ impl HostView {
             .ok()
             .map(OwnedFd::from)
             .filter(|_| is_our_namespace(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()));
-        if proc.is_none() {
-            tracing::warn!("no /proc of our own pid namespace: no sizes and times of guests");
-        }
         Self { proc: proc.map(Arc::new), vdso }
     }
 
