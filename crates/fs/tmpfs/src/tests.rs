@@ -669,3 +669,35 @@ fn watchers_hear_what_happens() {
 fn file_of(w: &World, path: &str) -> Arc<dyn vfs::File> {
     follow(w, path).unwrap().inode().open(&w.cx(&w.root), OpenFlags::RDWR).unwrap()
 }
+
+#[test]
+fn processes_that_would_wait_for_each_other_are_told() {
+    let w = World::new();
+    w.put("/f", b"x");
+    let inode = Arc::clone(follow(&w, "/f").unwrap().inode());
+    let record =
+        |pid, at| locks::Record { owner: locks::Owner::Process(pid), exclusive: true, start: at, end: at };
+    let attempt =
+        |waiting: &mut locks::Waiting, record| match locks::acquire(&inode, locks::Family::Record, record)
+            .unwrap()
+        {
+            Some(locks::Conflict(held)) => waiting.behind(&held),
+            None => panic!("free"),
+        };
+    // Numbers no other test uses: all processes of a test run share the list.
+    let [a, b, c] = [9001, 9002, 9003];
+    let wait = |pid| locks::Waiting::new(&inode, locks::Owner::Process(pid));
+    for (pid, at) in [(a, 1), (b, 2), (c, 3)] {
+        assert!(locks::acquire(&inode, locks::Family::Record, record(pid, at)).unwrap().is_none());
+    }
+    let (mut wa, mut wb, mut wc) = (wait(a), wait(b), wait(c));
+    assert_eq!(attempt(&mut wa, record(a, 2)), Ok(()));
+    assert_eq!(attempt(&mut wb, record(b, 3)), Ok(()));
+    assert_eq!(attempt(&mut wc, record(c, 1)), Err(Errno::EDEADLK));
+    // Whoever gives up, or gives something back, is not waited for any more.
+    drop(wb);
+    assert_eq!(attempt(&mut wc, record(c, 1)), Ok(()));
+    locks::release(&inode, locks::Family::Record, locks::Owner::Process(a), 1, 1).unwrap();
+    let mut wb = wait(b);
+    assert_eq!(attempt(&mut wb, record(b, 3)), Ok(()));
+}

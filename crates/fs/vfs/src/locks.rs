@@ -1,7 +1,7 @@
 //! Advisory locks: `flock(2)`, POSIX record locks, open-file-description locks (`fcntl(2)`).
 //!
 //! Nothing waits here: a conflict is [`Conflict`], the caller registers with [`wait_queue`] and tries
-//! again. So no cycle of sleepers exists that a signal could not break; `EDEADLK` is not detected.
+//! again, and says with [`Waiting`] for whom, so that processes that wait for each other are told.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -65,6 +65,8 @@ pub struct Conflict(pub Record);
 /// The locks of one inode.
 #[derive(Default)]
 struct InodeLocks {
+    /// Its address.
+    inode: usize,
     lists: Mutex<order::Leaf, Lists>,
     queue: WaitQueue,
 }
@@ -117,7 +119,7 @@ impl Registry {
             self.inodes.retain(|_, (inode, _)| inode.strong_count() > 0);
             self.limit = 2 * self.inodes.len() + 64;
         }
-        let locks = Arc::<InodeLocks>::default();
+        let locks = Arc::new(InodeLocks { inode: address(inode), ..InodeLocks::default() });
         self.inodes.insert(address(inode), (Arc::downgrade(inode), Arc::clone(&locks)));
         locks
     }
@@ -139,6 +141,7 @@ impl InodeLocks {
             changed
         };
         if chance {
+            WAITING.lock().retain(|wait| wait.inode != self.inode);
             self.queue.notify(PollEvents::OUT);
         }
         result
@@ -203,6 +206,81 @@ pub fn release_all(inode: &Arc<dyn Inode>, owner: Owner) {
         lists.records.retain(|record| record.owner != owner);
         ((), lists.len() < before)
     });
+}
+
+/// A thread of process `waiter` waits for a lock of an inode that `holder` has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wait {
+    waiter: i32,
+    holder: i32,
+    inode: usize,
+}
+
+/// All of them. What is released ends those at its inode: they look again, and say so again.
+static WAITING: Mutex<order::Leaf, Vec<Wait>> = Mutex::new(Vec::new());
+
+/// A wait for a record lock. While it exists, others can tell that it would never end.
+#[derive(Debug)]
+pub struct Waiting {
+    owner: Owner,
+    inode: usize,
+    wait: Option<Wait>,
+}
+
+impl Waiting {
+    /// `owner` is about to wait for a lock of `inode`.
+    pub fn new(inode: &Arc<dyn Inode>, owner: Owner) -> Self {
+        Self { owner, inode: address(inode), wait: None }
+    }
+
+    /// It waits for `held` to go away. `EDEADLK` when the holder waits, through whomever, for the owner.
+    /// Only processes are told (`fcntl(2)`): a description has many users, of whom another may unlock.
+    pub fn behind(&mut self, held: &Record) -> Result<()> {
+        self.end();
+        let (Owner::Process(waiter), Owner::Process(holder)) = (self.owner, held.owner) else {
+            return Ok(());
+        };
+        let wait = Wait { waiter, holder, inode: self.inode };
+        let mut waiting = WAITING.lock();
+        if reaches(&waiting, holder, waiter) {
+            return Err(Errno::EDEADLK);
+        }
+        waiting.push(wait);
+        self.wait = Some(wait);
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        let Some(wait) = self.wait.take() else { return };
+        let mut waiting = WAITING.lock();
+        if let Some(at) = waiting.iter().position(|other| *other == wait) {
+            waiting.swap_remove(at);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Does `from` wait for `to`, or for somebody who does?
+fn reaches(waiting: &[Wait], from: i32, to: i32) -> bool {
+    let mut reached = vec![from];
+    let mut next = 0;
+    while let Some(at) = reached.get(next).copied() {
+        if at == to {
+            return true;
+        }
+        for wait in waiting.iter().filter(|wait| wait.waiter == at) {
+            if !reached.contains(&wait.holder) {
+                reached.push(wait.holder);
+            }
+        }
+        next += 1;
+    }
+    false
 }
 
 /// Cuts `start..=end` out of what `owner` holds; was there any of it?

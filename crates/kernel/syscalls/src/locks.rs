@@ -5,7 +5,7 @@ use std::sync::Arc;
 use abi::poll::PollEvents;
 use abi::{Errno, SysError, SysResult};
 use guestmem::{MemExt, UserPtr};
-use vfs::locks::{Conflict, Family, Owner, Record, acquire, release, wait_queue};
+use vfs::locks::{Conflict, Family, Owner, Record, Waiting, acquire, release, wait_queue};
 use vfs::{OpenFile, SeekFrom};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -132,16 +132,15 @@ fn range(file: &OpenFile, lock: &Flock) -> SysResult<(u64, u64)> {
 
 fn take(cx: &Cx<'_>, file: &Arc<OpenFile>, family: Family, wanted: Record, wait: bool) -> SysResult<()> {
     let inode = file.inode();
-    let attempt = || match acquire(inode, family, wanted) {
-        Ok(Some(Conflict(_))) => None,
+    let mut waiting = Waiting::new(inode, wanted.owner);
+    let mut attempt = || match acquire(inode, family, wanted) {
+        Ok(Some(_)) if !wait => Some(Err(Errno::EAGAIN)),
+        Ok(Some(Conflict(held))) => waiting.behind(&held).err().map(Err),
         Ok(None) => Some(Ok(())),
         Err(error) => Some(Err(error)),
     };
     if let Some(result) = attempt() {
         return Ok(result?);
-    }
-    if !wait {
-        return Err(Errno::EAGAIN.into());
     }
     let queue = wait_queue(inode)?;
     let result = cx.task.wait_for(&queue, PollEvents::OUT, None, attempt).map_err(SysError::from)?;
