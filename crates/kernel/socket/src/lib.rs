@@ -1,8 +1,10 @@
-//! Sockets: the trait every family implements, and Unix-domain sockets.
+//! Sockets: the trait every family implements, Unix-domain sockets, and netlink as far as programs ask
+//! for interfaces.
 //!
 //! - [`Socket`]: what the socket calls need of a family; non-blocking, like every file.
 //! - [`file`]: [`SocketFile`], a socket as the file behind a descriptor.
 //! - [`options`]: the options of level `SOL_SOCKET`.
+//! - [`netlink`]: `AF_NETLINK` sockets that ask for interfaces and addresses.
 //! - [`unix`]: `AF_UNIX` stream, datagram and sequenced-packet sockets.
 //!
 //! Descriptors in flight are opaque here ([`FileRef`]): this crate moves them and never looks inside.
@@ -21,6 +23,7 @@ use sync::wait::WaitQueue;
 use vfs::{FileContext, IoctlRequest, Result};
 
 pub mod file;
+pub mod netlink;
 pub mod options;
 pub mod unix;
 

@@ -7,6 +7,7 @@ use devfs::Randomness;
 use ktime::Clock;
 use loader::CpuFacts;
 use mm::SharedMemory;
+use socket::netlink::{Links, Loopback, Ports};
 use socket::unix::Names;
 use tmpfs::TmpFs;
 use vfs::{DeviceOpener, MountNamespace};
@@ -66,6 +67,8 @@ pub struct Services {
     pub(crate) anon: Arc<AnonFs>,
     pub(crate) sockfs: Arc<AnonFs>,
     pub(crate) unix: Arc<Names>,
+    pub(crate) netlink: Arc<Ports>,
+    pub(crate) links: Arc<dyn Links>,
 }
 
 impl Services {
@@ -85,6 +88,8 @@ impl Services {
             anon: parts.anon,
             sockfs: parts.sockfs,
             unix: Names::new(),
+            netlink: Ports::new(),
+            links: Arc::new(Loopback),
         }
     }
 }

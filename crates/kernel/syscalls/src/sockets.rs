@@ -4,7 +4,7 @@
 //! - `control`: control data of messages. - `message`: the send and receive calls.
 //! - `options`: `getsockopt(2)`, `setsockopt(2)`.
 //!
-//! `AF_UNIX` is all there is so far; every other family answers `EAFNOSUPPORT`.
+//! `AF_UNIX` and `AF_NETLINK` is all there is so far; every other family answers `EAFNOSUPPORT`.
 
 mod address;
 mod control;
@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use abi::fs::{FileType, OpenFlags};
 use abi::poll::PollEvents;
-use abi::socket::{AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, SocketKind};
+use abi::socket::{AF_NETLINK, AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, SocketKind};
 use abi::{Errno, SysError, SysResult};
 use anonfs::AnonAttr;
 use guestmem::{MemExt, UserAddr, UserPtr};
 use kernel::{BlockError, Task};
+use socket::netlink::NetlinkSocket;
 use socket::unix::UnixSocket;
 use socket::{Shutdown, Socket, SocketFile, Stall, Try};
 use vfs::OpenFile;
@@ -118,8 +119,8 @@ fn describe(cx: &Cx<'_>, socket: Arc<dyn Socket>, flags: u32) -> Arc<OpenFile> {
     OpenFile::anonymous(inode, &name, SocketFile::new(socket), status)
 }
 
-/// Type and flags of a new socket, in the order Linux looks at them.
-fn check_new(family: i32, kind: u32, protocol: i32) -> SysResult<(SocketKind, u32)> {
+/// Family, type and flags of a new socket, in the order Linux looks at them.
+fn check_new(family: i32, kind: u32) -> SysResult<(u16, Option<SocketKind>, u32)> {
     let flags = kind & !TYPE_MASK;
     if flags & !(SOCK_CLOEXEC | SOCK_NONBLOCK) != 0 {
         return Err(Errno::EINVAL.into());
@@ -130,20 +131,31 @@ fn check_new(family: i32, kind: u32, protocol: i32) -> SysResult<(SocketKind, u3
     if kind & TYPE_MASK >= MAX_TYPE {
         return Err(Errno::EINVAL.into());
     }
-    if family != i32::from(AF_UNIX) {
+    let family = family as u16;
+    if !matches!(family, AF_UNIX | AF_NETLINK) {
         return Err(Errno::EAFNOSUPPORT.into());
     }
+    Ok((family, SocketKind::from_raw(kind & TYPE_MASK), flags))
+}
+
+/// Unix sockets' protocol and type, in that order.
+fn check_unix(kind: Option<SocketKind>, protocol: i32) -> SysResult<SocketKind> {
     if protocol != 0 && protocol != PROTOCOL_UNIX {
         return Err(Errno::EPROTONOSUPPORT.into());
     }
-    let kind = SocketKind::from_raw(kind & TYPE_MASK).ok_or(Errno::ESOCKTNOSUPPORT)?;
-    Ok((kind, flags))
+    Ok(kind.ok_or(Errno::ESOCKTNOSUPPORT)?)
 }
 
 /// `socket(2)`.
 pub(crate) fn socket(cx: &mut Cx<'_>, family: i32, kind: u32, protocol: i32) -> SysResult<Fd> {
-    let (kind, flags) = check_new(family, kind, protocol)?;
-    let file = describe(cx, UnixSocket::new(kind, &cx.services.unix), flags);
+    let (family, kind, flags) = check_new(family, kind)?;
+    let socket: Arc<dyn Socket> = if family == AF_NETLINK {
+        let kind = kind.ok_or(Errno::ESOCKTNOSUPPORT)?;
+        NetlinkSocket::new(kind, protocol, &cx.services.netlink, &cx.services.links)?
+    } else {
+        UnixSocket::new(check_unix(kind, protocol)?, &cx.services.unix)
+    };
+    let file = describe(cx, socket, flags);
     cx.install(file, flags & SOCK_CLOEXEC != 0)
 }
 
@@ -155,7 +167,11 @@ pub(crate) fn socketpair(
     protocol: i32,
     out: UserPtr<[i32; 2]>,
 ) -> SysResult<()> {
-    let (kind, flags) = check_new(family, kind, protocol)?;
+    let (family, kind, flags) = check_new(family, kind)?;
+    if family != AF_UNIX {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
+    let kind = check_unix(kind, protocol)?;
     let me = Me::new(cx)?;
     let files = UnixSocket::pair(kind, &cx.services.unix, &me.asker()).map(|s| describe(cx, s, flags));
     let fds = cx.fds()?;

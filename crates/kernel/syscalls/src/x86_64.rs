@@ -53,7 +53,7 @@ syscall_table! {
         setitimer => full, timers::setitimer;
         getpid => full, identity::getpid;
         sendfile => full, copy::sendfile;
-        socket => partial("AF_UNIX only so far; other families answer EAFNOSUPPORT"), sockets::socket;
+        socket => partial("AF_UNIX and AF_NETLINK only so far; other families answer EAFNOSUPPORT"), sockets::socket;
         connect => full, sockets::connect;
         accept => full, sockets::accept;
         sendto => partial("no out-of-band data on Unix sockets"), sockets::sendto;
