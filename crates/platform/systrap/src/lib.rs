@@ -24,6 +24,8 @@
 //! A [`Systrap`] must be made before the Sentry installs its seccomp filter, because it clones the zygote, which must
 //! not inherit it; afterwards [`HOST_CALLS`] are enough. A [`HostView`] must be taken before `/proc` goes.
 
+#[cfg(test)]
+mod attack;
 mod calls;
 mod children;
 mod filter;

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,7 +62,10 @@ pub(crate) struct Listener {
     hosts: Mutex<HashMap<u32, Arc<Host>>>,
     /// Threads that have not introduced themselves, by nonce.
     expected: Mutex<HashMap<u64, Arc<Host>>>,
-    nonce: AtomicU64,
+    /// How many threads were announced, and the secret that makes their nonces of that: processes that share
+    /// the listener must not guess each other's.
+    announced: AtomicU64,
+    secret: RandomState,
 }
 
 impl Listener {
@@ -76,7 +80,8 @@ impl Listener {
             beat: AtomicU64::new(0),
             hosts: Mutex::default(),
             expected: Mutex::default(),
-            nonce: AtomicU64::new(1),
+            announced: AtomicU64::new(0),
+            secret: RandomState::new(),
         });
         children.watch.add(&listener);
         listener
@@ -229,7 +234,7 @@ impl Listener {
 
     /// Announces a thread; the nonce by which it will introduce itself.
     pub(crate) fn expect(&self, host: &Arc<Host>) -> u64 {
-        let nonce = self.nonce.fetch_add(1, Ordering::SeqCst);
+        let nonce = self.secret.hash_one(self.announced.fetch_add(1, Ordering::SeqCst));
         self.expected.lock().insert(nonce, Arc::clone(host));
         nonce
     }
@@ -241,7 +246,16 @@ impl Listener {
 
     /// The thread is gone.
     pub(crate) fn forget(&self, host: &Host) {
-        self.hosts.lock().remove(&(host.tid.load(Ordering::SeqCst) as u32));
+        let tid = host.tid.load(Ordering::SeqCst) as u32;
+        let mut hosts = self.hosts.lock();
+        // Its number may be another's by now.
+        if hosts.get(&tid).is_some_and(|known| std::ptr::eq(Arc::as_ptr(known), host)) {
+            hosts.remove(&tid);
+        }
+        drop(hosts);
+        if tid == 0 {
+            self.expected.lock().retain(|_, expected| !std::ptr::eq(Arc::as_ptr(expected), host));
+        }
     }
 
     fn route(self: &Arc<Self>, notif: Notif) {
