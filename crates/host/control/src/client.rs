@@ -4,12 +4,16 @@ use std::fs::File;
 use std::io::Error;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use abi::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind as bind_socket, connect, listen, socket,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind as bind_socket, connect, listen, setsockopt,
+    socket, sockopt::ReceiveTimeout,
 };
 use nix::sys::stat::Mode;
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::ControlError;
 use crate::message::{ExitStatus, Process, ProcessInfo, Reply, Request, Target, receive, send};
@@ -72,6 +76,14 @@ impl Client {
         Self { socket }
     }
 
+    /// How long to wait for an answer, in whole seconds: for ever without one. Then the connection is of no further use.
+    pub fn set_patience(&self, patience: Option<Duration>) -> Result<(), ControlError> {
+        let seconds =
+            patience.map_or(0, |patience| i64::try_from(patience.as_secs().max(1)).unwrap_or(i64::MAX));
+        let set = setsockopt(&self.socket, ReceiveTimeout, &TimeVal::seconds(seconds));
+        set.map_err(|error| ControlError::Connection(Errno::from_raw(error as i32).unwrap_or(Errno::EIO)))
+    }
+
     /// Waits until the container is created.
     pub fn hello(&self) -> Result<(), ControlError> {
         self.done(&Request::Hello)
@@ -111,11 +123,6 @@ impl Client {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn socket_for_tests(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-
     fn done(&self, request: &Request) -> Result<(), ControlError> {
         match self.ask(request, &[])? {
             Reply::Done => Ok(()),
@@ -126,6 +133,12 @@ impl Client {
     fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply, ControlError> {
         send(self.socket.as_fd(), request, fds)?;
         receive(self.socket.as_fd()).map(|(reply, _)| reply)
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::message::{ExitStatus, Process, ProcessInfo, Reply, Request, Target, r
 const MAX_CONNECTIONS: usize = 32;
 /// Stack of a connection's thread in bytes. Messages are on the heap.
 const STACK_SIZE: usize = 256 << 10;
-/// How long the end of the sandbox waits for those who wait to be told.
+/// How long the end of the sandbox waits for answers on their way.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the processes of a sandbox can be told. Errors are shown to the caller of runsc.
@@ -53,8 +53,8 @@ struct State {
     begin: Option<Begin>,
     ended: Option<ExitStatus>,
     connections: usize,
-    /// Of them, those that are being told how the container ended.
-    waiting: usize,
+    /// Requests whose answer the end of the sandbox waits for.
+    pending: usize,
 }
 
 impl Shared {
@@ -103,12 +103,13 @@ impl Server {
         self.shared.wait_until(|state| state.begin)
     }
 
-    /// The container's first process has ended. Tells those who wait; the process may exit afterwards.
+    /// The container's first process has ended. Tells those who wait, and lets those know who had a hand in
+    /// it; the process may exit afterwards.
     pub fn ended(&self, status: ExitStatus) {
         self.shared.change(|state| state.ended = Some(status));
         let state = self.shared.lock();
         // The result does not matter: after that time the process exits anyway.
-        let _ = self.shared.changed.wait_timeout_while(state, FAREWELL, |state| state.waiting > 0);
+        let _ = self.shared.changed.wait_timeout_while(state, FAREWELL, |state| state.pending > 0);
     }
 }
 
@@ -146,13 +147,14 @@ fn converse(shared: &Shared, socket: &OwnedFd) -> Result<(), ControlError> {
             Err(ControlError::Gone) => return Ok(()),
             other => other?,
         };
-        let last = matches!(request, Request::Wait { pid: None });
-        if last {
-            shared.change(|state| state.waiting += 1);
+        // What may take for ever without the container's end is not waited for at that.
+        let prompt = !matches!(request, Request::Wait { pid: Some(_) } | Request::Exec(_));
+        if prompt {
+            shared.change(|state| state.pending += 1);
         }
         let sent = send(socket.as_fd(), &answer(shared, request, fds), &[]);
-        if last {
-            shared.change(|state| state.waiting -= 1);
+        if prompt {
+            shared.change(|state| state.pending -= 1);
         }
         match sent {
             Err(ControlError::Gone) => return Ok(()),

@@ -102,7 +102,7 @@ fn what_is_not_a_message_ends_the_connection() {
     let _server = Server::new(listener).expect("serves");
     for bytes in [b"nonsense".as_slice(), b"{\"signal\":{}}", b"\"start\" \"start\""] {
         let client = Client::connect(dir.path()).expect("connects");
-        hostsys::file::send_message(client.socket_for_tests(), bytes, None).expect("sends");
+        hostsys::file::send_message(client.as_fd(), bytes, None).expect("sends");
         assert!(matches!(client.processes(), Err(ControlError::Gone)));
     }
     let client = Client::connect(dir.path()).expect("connects");

@@ -134,6 +134,11 @@ impl Checker<'_> {
     }
 }
 
+/// Checks a process by itself, as if it stood in a spec.
+pub(crate) fn process(file: &Path, value: &Value) -> Result<(), OciError> {
+    Checker { file }.process(&serde_json::json!({ "process": value }))
+}
+
 /// Checks what the typed parse would not, or not name.
 pub(crate) fn raw(file: &Path, value: &Value) -> Result<(), OciError> {
     let checker = Checker { file };

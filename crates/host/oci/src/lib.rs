@@ -16,7 +16,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use error::OciError;
-pub use oci_spec::runtime::Spec;
+pub use oci_spec::runtime::{Process, Spec};
 pub use template::template;
 
 /// Name of the spec in a bundle.
@@ -35,22 +35,37 @@ pub struct Bundle {
     pub spec: Spec,
 }
 
+fn read(file: &Path) -> Result<Vec<u8>, OciError> {
+    let io = |source| OciError::Read { file: file.into(), source };
+    let mut text = Vec::new();
+    File::open(file).map_err(io)?.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(io)?;
+    if text.len() as u64 > MAX_CONFIG {
+        return Err(OciError::TooLong { file: file.into(), max: MAX_CONFIG });
+    }
+    Ok(text)
+}
+
+fn parse(file: &Path, text: &[u8]) -> Result<serde_json::Value, OciError> {
+    serde_json::from_slice(text).map_err(|source| OciError::Syntax { file: file.into(), source })
+}
+
 /// Reads and checks the bundle at `dir`.
 pub fn load(dir: &Path) -> Result<Bundle, OciError> {
     let dir = dir.canonicalize().map_err(|source| OciError::Bundle { path: dir.into(), source })?;
     let file = dir.join(CONFIG);
-    let io = |source| OciError::Read { file: file.clone(), source };
-    let mut text = Vec::new();
-    File::open(&file).map_err(io)?.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(io)?;
-    if text.len() as u64 > MAX_CONFIG {
-        return Err(OciError::TooLong { file, max: MAX_CONFIG });
-    }
-    let value: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|source| OciError::Syntax { file: file.clone(), source })?;
+    let value: serde_json::Value = parse(&file, &read(&file)?)?;
     // Before the typed parse, whose errors for unknown names do not say which field has them.
     check::raw(&file, &value)?;
     let spec: Spec =
         serde_json::from_value(value).map_err(|source| OciError::Syntax { file: file.clone(), source })?;
     let rootfs = check::rootfs(&file, &dir, &spec)?;
     Ok(Bundle { dir, rootfs, spec })
+}
+
+/// Reads a process as it stands in a spec, for `exec`.
+pub fn load_process(file: &Path) -> Result<Process, OciError> {
+    let file = file.to_path_buf();
+    let value: serde_json::Value = parse(&file, &read(&file)?)?;
+    check::process(&file, &value)?;
+    serde_json::from_value(value).map_err(|source| OciError::Syntax { file, source })
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// An application kernel for containers.
 #[derive(Debug, Parser)]
-#[command(name = "runsc", version, propagate_version = true)]
+#[command(name = "runsc", version, propagate_version = true, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// Directory of the containers' states
     #[arg(long, global = true, default_value = "/run/runsc")]
@@ -29,6 +29,9 @@ pub(crate) struct Cli {
     /// Where writes to the root of the guest go
     #[arg(long, global = true, value_enum, default_value = "root:memory")]
     pub(crate) overlay2: Overlay,
+    /// Accepted for callers of other runtimes; without effect
+    #[arg(long, global = true, hide = true)]
+    pub(crate) systemd_cgroup: bool,
     /// What to do
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -40,7 +43,7 @@ pub(crate) enum Command {
     /// Run a program in a sandbox of its own
     Do(Do),
     /// Create and start a container, and wait for it
-    Run(Create),
+    Run(Run),
     /// Create a container
     Create(Create),
     /// Start a created container
@@ -56,17 +59,22 @@ pub(crate) enum Command {
     /// Run another program in a container
     Exec(Exec),
     /// List the processes of a container
-    Ps(Id),
+    Ps(Ps),
     /// Write a template of a spec
     Spec(Bundle),
-    /// Wait for a container to end
+    /// Wait for a container to end, and print how it did
     Wait(Id),
+    /// Describe a command, or with `syscalls` the system calls that guests have
+    Help(Help),
     /// Be the Gofer of a sandbox; only runsc itself can start it
     #[command(hide = true)]
     Gofer,
     /// Be the Sentry of a sandbox; only runsc itself can start it
     #[command(hide = true)]
     Boot,
+    /// Stand for a process that a detached `exec` started; only runsc itself can start it
+    #[command(hide = true)]
+    Stand(Stand),
 }
 
 /// Form of a log.
@@ -149,8 +157,37 @@ pub(crate) struct Bundle {
 pub(crate) struct Create {
     #[command(flatten)]
     pub(crate) bundle: Bundle,
+    #[command(flatten)]
+    pub(crate) detached: Detached,
     /// Container id
     pub(crate) id: String,
+    /// Accepted for callers of other runtimes; there is always a pivot
+    #[arg(long, hide = true)]
+    pub(crate) no_pivot: bool,
+    /// Accepted for callers of other runtimes; there are no keyrings
+    #[arg(long, hide = true)]
+    pub(crate) no_new_keyring: bool,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) create: Create,
+    /// Do not wait for it
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+}
+
+/// What somebody needs who starts something and does not wait for it here.
+#[derive(Debug, Args)]
+pub(crate) struct Detached {
+    /// File to write the host pid to
+    #[arg(long)]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Unix socket to send a terminal's master end to
+    #[arg(long)]
+    pub(crate) console_socket: Option<PathBuf>,
 }
 
 /// Arguments of `kill`.
@@ -160,7 +197,10 @@ pub(crate) struct Kill {
     pub(crate) id: String,
     /// Name or number of the signal
     #[arg(default_value = "TERM", value_parser = signal)]
-    pub(crate) signal: i32,
+    pub(crate) signal: u8,
+    /// Send it to every process, not only to the first
+    #[arg(short, long)]
+    pub(crate) all: bool,
 }
 
 /// Arguments of `delete`.
@@ -179,6 +219,45 @@ pub(crate) struct List {
     /// Print ids only
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
+
+/// Form of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people.
+    Table,
+    /// One JSON value.
+    Json,
+}
+
+/// Arguments of `ps`.
+#[derive(Debug, Args)]
+pub(crate) struct Ps {
+    /// Container id
+    pub(crate) id: String,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
+
+/// Arguments of `help`.
+#[derive(Debug, Args)]
+pub(crate) struct Help {
+    /// A command, or `syscalls`
+    pub(crate) topic: Option<String>,
+    /// Form of the table of system calls
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
+
+/// Arguments of `stand`.
+#[derive(Debug, Args)]
+pub(crate) struct Stand {
+    /// Pid in the container
+    pub(crate) pid: u32,
 }
 
 /// Arguments of `exec`.
@@ -186,9 +265,37 @@ pub(crate) struct List {
 pub(crate) struct Exec {
     /// Container id
     pub(crate) id: String,
+    /// File with a process as in a spec, in place of a command
+    #[arg(short, long)]
+    pub(crate) process: Option<PathBuf>,
+    /// Working directory
+    #[arg(long)]
+    pub(crate) cwd: Option<String>,
+    /// Set a variable, as NAME=VALUE, or pass ours, as NAME
+    #[arg(short, long)]
+    pub(crate) env: Vec<String>,
+    /// User, as UID or UID:GID
+    #[arg(short, long, value_parser = user)]
+    pub(crate) user: Option<(u32, Option<u32>)>,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Do not wait for it; the host pid is that of a process that stands for it
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) detached: Detached,
     /// Program and arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required_unless_present = "process", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
+}
+
+fn user(text: &str) -> Result<(u32, Option<u32>), String> {
+    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a number"));
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
+        None => Ok((number(text)?, None)),
+    }
 }
 
 fn volume(text: &str) -> Result<Volume, String> {
@@ -204,14 +311,14 @@ fn volume(text: &str) -> Result<Volume, String> {
     Ok(Volume { host: host.into(), guest: guest.into(), readonly })
 }
 
-fn signal(text: &str) -> Result<i32, String> {
+fn signal(text: &str) -> Result<u8, String> {
     use nix::sys::signal::Signal;
-    if let Ok(number) = text.parse::<i32>() {
+    if let Ok(number) = text.parse::<u8>() {
         return if (1..=64).contains(&number) { Ok(number) } else { Err("not 1 to 64".into()) };
     }
     let upper = text.to_ascii_uppercase();
     let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
-    name.parse::<Signal>().map(|signal| signal as i32).map_err(|_| "unknown signal".into())
+    name.parse::<Signal>().map(|signal| signal as u8).map_err(|_| "unknown signal".into())
 }
 
 /// The part of a usage error that says what is wrong: everything before the usage and the hints.
@@ -242,6 +349,13 @@ mod tests {
         for bad in ["", "/a", "/a:b", ":/b", "/a:/b:rx", "/a:/b:ro:ro"] {
             assert!(volume(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn users() {
+        assert_eq!(super::user("5:6"), Ok((5, Some(6))));
+        assert_eq!(super::user("5"), Ok((5, None)));
+        assert!(super::user("root").is_err() && super::user("1:").is_err());
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! What each command does.
+//! What each command does; those on living containers are in `lifecycle` and `exec`.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use sandbox::{StateRoot, Status};
+use anyhow::{Context, Result};
+use sandbox::StateRoot;
 
-use crate::cli::{Cli, Command, Create, Delete};
-use crate::{logging, once};
+use crate::cli::{Cli, Command, Format, List};
+use crate::{exec, help, lifecycle, logging, once};
 
 /// Runs a command. Returns the exit status.
 pub(crate) fn run(cli: &Cli) -> Result<u8> {
@@ -17,42 +17,21 @@ pub(crate) fn run(cli: &Cli) -> Result<u8> {
     match &cli.command {
         Command::Gofer => Ok(sandbox::inside::gofer()),
         Command::Boot => Ok(sandbox::inside::boot()),
+        Command::Stand(arguments) => exec::stand(arguments),
         Command::Do(arguments) => once::run(cli, arguments),
-        Command::Run(arguments) => create(&root, arguments, "run"),
-        Command::Create(arguments) => create(&root, arguments, "create"),
-        Command::Start(container) => live(&root, &container.id, &[Status::Created], "start"),
+        Command::Run(arguments) => lifecycle::run(cli, &root, arguments),
+        Command::Create(arguments) => lifecycle::create(cli, &root, arguments),
+        Command::Start(container) => lifecycle::start(&root, &container.id),
         Command::State(container) => state(&root, &container.id),
-        Command::Kill(kill) => {
-            let operation = format!("kill with signal {}", kill.signal);
-            live(&root, &kill.id, &[Status::Created, Status::Running], "kill").context(operation)
-        }
-        Command::Delete(arguments) => delete(&root, arguments),
-        Command::List(arguments) => list(&root, arguments.quiet),
-        Command::Exec(exec) => live(&root, &exec.id, &[Status::Running], "exec")
-            .with_context(|| format!("exec {:?}", exec.command)),
-        Command::Ps(container) => live(&root, &container.id, &[Status::Created, Status::Running], "ps"),
+        Command::Kill(arguments) => lifecycle::kill(&root, arguments),
+        Command::Delete(arguments) => lifecycle::delete(&root, arguments),
+        Command::List(arguments) => list(&root, arguments),
+        Command::Exec(arguments) => exec::exec(cli, &root, arguments),
+        Command::Ps(arguments) => exec::ps(&root, arguments),
         Command::Spec(arguments) => spec(&arguments.bundle),
-        Command::Wait(container) => live(&root, &container.id, &[Status::Created, Status::Running], "wait"),
+        Command::Wait(container) => lifecycle::wait(&root, &container.id),
+        Command::Help(arguments) => help::run(arguments),
     }
-}
-
-/// The one thing this build cannot do.
-fn cannot_start<T>(operation: &str) -> Result<T> {
-    bail!("{operation}: this build cannot start a sandbox yet")
-}
-
-fn create(root: &StateRoot, arguments: &Create, operation: &str) -> Result<u8> {
-    let bundle = oci::load(&arguments.bundle.bundle)?;
-    let container = root.create(&arguments.id, &bundle.dir, bundle.spec.version())?;
-    // Nothing runs, so nothing may be left that says otherwise.
-    container.remove()?;
-    cannot_start(operation)
-}
-
-/// A command on a container that lives. No such container can exist as long as none can be started.
-fn live(root: &StateRoot, id: &str, allowed: &[Status], operation: &'static str) -> Result<u8> {
-    root.open(id)?.require(allowed, operation)?;
-    cannot_start(operation)
 }
 
 fn state(root: &StateRoot, id: &str) -> Result<u8> {
@@ -60,31 +39,23 @@ fn state(root: &StateRoot, id: &str) -> Result<u8> {
     print(&serde_json::to_string_pretty(container.state())?)
 }
 
-fn list(root: &StateRoot, quiet: bool) -> Result<u8> {
+fn list(root: &StateRoot, arguments: &List) -> Result<u8> {
     let states = root.list()?;
+    if arguments.format == Format::Json && !arguments.quiet {
+        return print(&serde_json::to_string(&states)?);
+    }
     let mut lines = Vec::new();
-    if !quiet {
+    if !arguments.quiet {
         lines.push(format!("{:<24} {:<10} {:<10} BUNDLE", "ID", "PID", "STATUS"));
     }
     for state in states {
         let status = state.status.to_string();
-        lines.push(match quiet {
+        lines.push(match arguments.quiet {
             true => state.id,
             false => format!("{:<24} {:<10} {status:<10} {}", state.id, state.pid, state.bundle.display()),
         });
     }
     if lines.is_empty() { Ok(0) } else { print(&lines.join("\n")) }
-}
-
-fn delete(root: &StateRoot, arguments: &Delete) -> Result<u8> {
-    if arguments.force {
-        root.purge(&arguments.id)?;
-        return Ok(0);
-    }
-    let container = root.open(&arguments.id)?;
-    container.require(&[Status::Stopped], "delete")?;
-    container.remove()?;
-    Ok(0)
 }
 
 fn spec(bundle: &Path) -> Result<u8> {
@@ -96,7 +67,8 @@ fn spec(bundle: &Path) -> Result<u8> {
     Ok(0)
 }
 
-fn print(text: &str) -> Result<u8> {
+/// Writes to standard output.
+pub(crate) fn print(text: &str) -> Result<u8> {
     writeln!(std::io::stdout(), "{text}").context("standard output")?;
     Ok(0)
 }

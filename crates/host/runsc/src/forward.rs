@@ -34,10 +34,9 @@ impl Signals {
         SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).context("signalfd").map(Self)
     }
 
-    /// Starts the container's program, then waits for the sandbox's end and passes on what comes. Returns
-    /// the exit code.
-    pub(crate) fn run(&self, mut sandbox: Sandbox, client: Client) -> Result<u8> {
-        let to_guest = converse(client)?;
+    /// Waits for the sandbox's end and passes on what comes. Returns the exit code.
+    pub(crate) fn run(&self, mut sandbox: Sandbox, client: Client, first: First) -> Result<u8> {
+        let to_guest = converse(client, first)?;
         loop {
             if let Event::Ended(code) = sandbox.watch(Some(self.0.as_fd()))? {
                 return Ok(code);
@@ -48,13 +47,36 @@ impl Signals {
             }
         }
     }
+
+    /// Passes on what comes to one process, on a thread of its own and for ever.
+    pub(crate) fn pass_to(self, pid: u32, client: Client) -> Result<()> {
+        let body = move || {
+            while let Ok(Some(signal)) = self.0.read_signal() {
+                if let Err(error) = client.signal(Target::Pid(pid), signal.ssi_signo as u8) {
+                    tracing::debug!(%error, "a signal is lost");
+                }
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(body).map(drop).context("a thread")
+    }
+}
+
+/// What is to be done before signals can be passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum First {
+    /// Start the container's program.
+    Start,
+    /// Nothing: it runs.
+    Nothing,
 }
 
 /// The conversation goes on a thread of its own, so that a sandbox that does not answer can be waited for.
-fn converse(client: Client) -> Result<Sender<u8>> {
+fn converse(client: Client, first: First) -> Result<Sender<u8>> {
     let (to_guest, signals) = channel();
     let talk = move || -> Result<(), ControlError> {
-        client.start()?;
+        if first == First::Start {
+            client.start()?;
+        }
         signals.iter().try_for_each(|signal| client.signal(Target::First, signal))
     };
     let body = move || match talk() {

@@ -3,16 +3,19 @@
 //! [`cli`] is the grammar, [`commands`] what each command does. Every failure is one line on standard
 //! error and exit status 1, as runc's.
 //!
-//! `do` runs a program in a sandbox of its own ([`once`]). The hidden commands `gofer` and `boot` are what
-//! the `sandbox` crate starts this program as.
+//! `do` runs a program in a sandbox of its own ([`once`]); [`lifecycle`] and [`exec`] are the commands on
+//! containers. The hidden commands `gofer` and `boot` are what the `sandbox` crate starts this program as,
+//! `stand` is what a detached `exec` leaves behind.
 //!
-//! Deliberately absent as yet: `run`, `create` and the commands on a live container check their input and
-//! then say that they cannot go on.
+//! Deliberately absent as yet: cgroups, hooks, `pause`, `resume`, `events`, `update` and `checkpoint`.
 #![forbid(unsafe_code)]
 
 mod cli;
 mod commands;
+mod exec;
 mod forward;
+mod help;
+mod lifecycle;
 mod logging;
 mod once;
 mod terminal;

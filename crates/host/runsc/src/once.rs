@@ -9,7 +9,7 @@ use sandbox::{Attachment, ParentDeath, Plan, Sandbox, Submounts};
 use sentry::{BootConfig, InheritedFds, Mount, Process, Source};
 
 use crate::cli::{Cli, Do, Overlay, Volume};
-use crate::forward::{self, Signals};
+use crate::forward::{self, First, Signals};
 use crate::logging;
 use crate::terminal::Raw;
 
@@ -54,10 +54,11 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
     // Only the sandbox holds it from now on, so that its end is noticed.
     drop(listener);
     let _raw = terminal.then(|| Raw::enter(stdio[0])).transpose()?;
-    signals.run(sandbox, client)
+    signals.run(sandbox, client, First::Start)
 }
 
-fn overlay(cli: &Cli) -> sentry::Overlay {
+/// Where writes to the root go.
+pub(crate) fn overlay(cli: &Cli) -> sentry::Overlay {
     match cli.overlay2 {
         Overlay::None => sentry::Overlay::None,
         Overlay::Memory => sentry::Overlay::Memory,
@@ -126,7 +127,7 @@ fn process(arguments: &Do, rootfs: &Path, terminal: bool) -> Result<Process> {
     }
     Ok(Process {
         args: arguments.command.clone(),
-        env: environment(&arguments.env, of_host)?,
+        env: with(environment(of_host), &arguments.env)?,
         cwd,
         uid: 0,
         gid: 0,
@@ -138,9 +139,8 @@ fn process(arguments: &Do, rootfs: &Path, terminal: bool) -> Result<Process> {
     })
 }
 
-/// The guest's environment: ours when it sees our files, else only what a program cannot do without; then
-/// what was asked for.
-fn environment(wanted: &[String], of_host: bool) -> Result<Vec<String>> {
+/// The guest's environment: ours when it sees our files, else only what a program cannot do without.
+fn environment(of_host: bool) -> Vec<String> {
     let mut all = Vec::new();
     if of_host {
         let ours = std::env::vars_os().map(|(name, value)| (name.into_string(), value.into_string()));
@@ -152,14 +152,21 @@ fn environment(wanted: &[String], of_host: bool) -> Result<Vec<String>> {
     if !all.iter().any(|variable| variable.starts_with("HOME=")) {
         all.push("HOME=/root".into());
     }
+    all
+}
+
+/// An environment with what was asked for on the command line.
+pub(crate) fn with(mut all: Vec<String>, wanted: &[String]) -> Result<Vec<String>> {
     for variable in wanted {
         let full = match variable.split_once('=') {
             Some(("", _)) => bail!("--env {variable:?}: no name"),
             Some(_) => variable.clone(),
-            None => format!(
-                "{variable}={}",
-                std::env::var(variable).with_context(|| format!("--env {variable}"))?
-            ),
+            None => {
+                format!(
+                    "{variable}={}",
+                    std::env::var(variable).with_context(|| format!("--env {variable}"))?
+                )
+            }
         };
         let name = full.split_inclusive('=').next().unwrap_or_default().to_owned();
         all.retain(|other| !other.starts_with(&name));
@@ -170,15 +177,16 @@ fn environment(wanted: &[String], of_host: bool) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::environment;
+    use super::{environment, with};
 
     #[test]
     fn what_is_asked_for_replaces() {
-        let all = environment(&["HOME=/x".into(), "A=1".into(), "A=2=3".into()], false).expect("good");
+        let wanted = ["HOME=/x".into(), "A=1".into(), "A=2=3".into()];
+        let all = with(environment(false), &wanted).expect("good");
         assert_eq!(all.iter().filter(|variable| variable.starts_with("HOME=")).count(), 1);
         assert_eq!(all.last().map(String::as_str), Some("A=2=3"));
         assert_eq!(all.len(), 3);
-        assert!(environment(&["=x".into()], false).is_err());
-        assert!(environment(&["SURELY_NOT_SET".into()], false).is_err());
+        assert!(with(Vec::new(), &["=x".into()]).is_err());
+        assert!(with(Vec::new(), &["SURELY_NOT_SET".into()]).is_err());
     }
 }

@@ -40,6 +40,10 @@ fn bad_input_is_named_in_one_line() {
     refuses(&root, &["do", "-v", "/no/such:/b", "true"], "/no/such");
     refuses(&root, &["create", "--bundle", "/no/such", "one"], "/no/such");
     refuses(&root, &["delete", "ghost"], "ghost");
+    refuses(&root, &["help", "ghost"], "ghost");
+    refuses(&root, &["--log-format", "xml", "list"], "xml");
+    refuses(&root, &["--log", "/no/such/log", "list"], "/no/such/log");
+    refuses(&root, &["--platform", "moon", "do", "true"], "moon");
     std::fs::remove_dir_all(root).expect("clean");
 }
 
@@ -51,7 +55,8 @@ fn a_template_is_a_bundle_and_a_failed_create_leaves_nothing() {
     let path = bundle.to_str().expect("UTF-8");
     assert!(runsc(&root, &["spec", "--bundle", path]).status.success());
     refuses(&root, &["spec", "--bundle", path], "config.json");
-    refuses(&root, &["create", "--bundle", path, "one"], "cannot start a sandbox yet");
+    // The template's process has a terminal, and nobody to hold its other end.
+    refuses(&root, &["create", "--bundle", path, "one"], "--console-socket");
     refuses(&root, &["create", "--bundle", path, "a/b"], "a/b");
     assert!(runsc(&root, &["list", "-q"]).stdout.is_empty());
     assert!(runsc(&root, &["delete", "--force", "one"]).status.success());
@@ -66,5 +71,13 @@ fn version_and_help_succeed() {
         assert!(output.status.success());
         assert!(String::from_utf8(output.stdout).expect("UTF-8").contains("runsc"));
     }
+    let output = runsc(&root, &["help", "syscalls"]);
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(text.lines().any(|line| line.starts_with("39 ") && line.contains("getpid")), "{text}");
+    let output = runsc(&root, &["help", "syscalls", "--format", "json"]);
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(rows.as_array().map(Vec::len), Some(text.lines().count() - 1));
+    let output = runsc(&root, &["help", "exec"]);
+    assert!(String::from_utf8(output.stdout).expect("UTF-8").contains("--process"));
     std::fs::remove_dir_all(root).expect("clean");
 }

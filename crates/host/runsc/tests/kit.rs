@@ -48,6 +48,109 @@ impl Root {
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("runs")
     }
+
+    /// Starts `runsc do` on this root.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        Running(self.command(arguments).spawn().expect("starts"))
+    }
+}
+
+/// A `runsc` that does not outlive its test, even one that fails.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A bundle, and a state directory of its own.
+pub(crate) struct Bundle {
+    pub(crate) root: Root,
+    dir: tempfile::TempDir,
+}
+
+impl Bundle {
+    /// Of a container that runs `args`.
+    pub(crate) fn new(args: &[&str]) -> Self {
+        let (root, dir) = (Root::new(), tempfile::tempdir().expect("a folder"));
+        let spec = serde_json::json!({
+            "ociVersion": "1.0.2",
+            "process": {
+                "args": args, "env": ["PATH=/bin"], "cwd": "/", "user": { "uid": 0, "gid": 0 },
+            },
+            "root": { "path": root.path() },
+            "hostname": "test",
+            "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
+            "annotations": { "who": "test" },
+        });
+        std::fs::write(dir.path().join("config.json"), spec.to_string()).expect("a spec");
+        Self { root, dir }
+    }
+
+    /// Changes its spec.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut serde_json::Value)) {
+        let path = self.dir.path().join("config.json");
+        let text = std::fs::read(&path).expect("a spec");
+        let mut spec = serde_json::from_slice(&text).expect("JSON");
+        change(&mut spec);
+        std::fs::write(&path, spec.to_string()).expect("a spec");
+    }
+
+    /// The bundle's directory.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `runsc` with the state directory of this bundle, in its directory.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = runsc();
+        command.arg("--root").arg(self.dir.path().join("state")).args(arguments);
+        command.current_dir(self.dir.path());
+        command
+    }
+
+    /// Runs `runsc`; its code, output and errors.
+    pub(crate) fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let output = self.command(arguments).output().expect("runs");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    /// Runs `runsc`, which must succeed; its output.
+    pub(crate) fn good(&self, arguments: &[&str]) -> String {
+        // Not a pipe for what goes to standard error: a detached sandbox keeps that of its creator.
+        let output = self.command(arguments).stderr(std::process::Stdio::inherit()).output().expect("runs");
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Runs `runsc`, which must succeed and leaves something that keeps its standard descriptors.
+    pub(crate) fn leave(&self, arguments: &[&str]) {
+        let null = std::process::Stdio::null;
+        let status = self.command(arguments).stdin(null()).stdout(null()).stderr(null()).status();
+        assert!(status.expect("runs").success(), "{arguments:?}");
+    }
+
+    /// A field of `runsc state ID`.
+    pub(crate) fn state(&self, id: &str, field: &str) -> serde_json::Value {
+        let text = self.good(&["state", id]);
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")[field].clone()
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let list = self.command(&["list", "-q"]).output();
+        for id in list
+            .into_iter()
+            .flat_map(|list| String::from_utf8(list.stdout))
+            .flat_map(|ids| ids.lines().map(str::to_owned).collect::<Vec<_>>())
+        {
+            let _ = self.command(&["delete", "--force", &id]).output();
+        }
+    }
 }
 
 /// A field of `/proc/PID/status`.
@@ -79,8 +182,8 @@ pub(crate) fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Host pids of runsc, Gofer and Sentry, once the guest's program `name` runs.
-pub(crate) fn sandbox_of(runsc: &Child, name: &str) -> [i32; 3] {
-    let runsc = runsc.id() as i32;
+pub(crate) fn sandbox_of(runsc: &Running, name: &str) -> [i32; 3] {
+    let runsc = runsc.0.id() as i32;
     let half = |command: &str| {
         let line = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let ends = format!("\0{command}\0");
@@ -89,8 +192,8 @@ pub(crate) fn sandbox_of(runsc: &Child, name: &str) -> [i32; 3] {
     let gofer = until("the gofer", || half("gofer"));
     let sentry = until("the sentry", || half("boot"));
     until(name, || {
-        let guests = children(sentry);
-        guests.first().filter(|guest| status(**guest, "Seccomp").as_deref() == Some("2")).copied()
+        // Beside the platform's own helpers.
+        children(sentry).into_iter().find(|guest| status(*guest, "Seccomp").as_deref() == Some("2"))
     });
     [runsc, gofer, sentry]
 }

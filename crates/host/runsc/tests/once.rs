@@ -3,7 +3,6 @@
 mod kit;
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
 use std::time::Duration;
 
 use kit::{Root, alive, children, gone, runsc};
@@ -65,10 +64,10 @@ fn one_dies_and_all_end() {
     root.assemble("pause", kit::PAUSE);
     // Indices of [runsc, gofer, sentry].
     for victim in 0..3 {
-        let mut runsc = root.command(&["pause"]).stderr(Stdio::piped()).spawn().expect("starts");
+        let mut runsc = root.start(&["pause"]);
         let pids = kit::sandbox_of(&runsc, "pause");
         kit::kill(pids[victim], libc_kill());
-        let status = runsc.wait().expect("ends");
+        let status = runsc.0.wait().expect("ends");
         match victim {
             0 => assert_eq!(status.signal(), Some(libc_kill())),
             1 => assert_eq!(status.code(), Some(1)),
@@ -88,12 +87,12 @@ fn libc_kill() -> i32 {
 fn a_signal_to_runsc_ends_the_sandbox() {
     let root = Root::new();
     root.assemble("pause", kit::PAUSE);
-    let mut runsc = root.command(&["pause"]).spawn().expect("starts");
+    let mut runsc = root.start(&["pause"]);
     let pids = kit::sandbox_of(&runsc, "pause");
     assert!(pids.iter().all(|pid| alive(*pid)));
     let guests = children(pids[2]);
     assert!(!guests.is_empty());
     kit::kill(pids[0], nix::sys::signal::Signal::SIGTERM as i32);
-    assert_eq!(runsc.wait().expect("ends").code(), Some(128 + 15));
+    assert_eq!(runsc.0.wait().expect("ends").code(), Some(128 + 15));
     assert!(pids.iter().chain(&guests).all(|pid| gone(*pid, Duration::from_secs(5))));
 }

@@ -4,7 +4,6 @@ mod kit;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::Child;
 
 use kit::{Root, status};
 
@@ -12,25 +11,19 @@ const NAMESPACES: [&str; 6] = ["user", "mnt", "pid", "ipc", "uts", "net"];
 /// CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER and CAP_FSETID.
 const FILE_CAPABILITIES: u64 = 0b1_1111;
 
-struct Running {
-    runsc: Child,
+/// A sandbox whose guest waits for ever.
+struct Paused {
+    _runsc: kit::Running,
     gofer: i32,
     sentry: i32,
 }
 
-impl Running {
+impl Paused {
     fn start(root: &Root) -> Self {
         root.assemble("pause", kit::PAUSE);
-        let runsc = root.command(&["pause"]).spawn().expect("starts");
+        let runsc = root.start(&["pause"]);
         let [_, gofer, sentry] = kit::sandbox_of(&runsc, "pause");
-        Self { runsc, gofer, sentry }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.runsc.kill();
-        let _ = self.runsc.wait();
+        Self { _runsc: runsc, gofer, sentry }
     }
 }
 
@@ -63,7 +56,7 @@ fn both_processes_are_locked_in() {
         return;
     }
     let root = Root::new();
-    let running = Running::start(&root);
+    let running = Paused::start(&root);
     let mut seen = BTreeSet::new();
     for pid in [running.gofer, running.sentry] {
         for name in NAMESPACES {
@@ -101,7 +94,7 @@ fn no_descriptor_leads_to_the_host() {
         return;
     }
     let root = Root::new();
-    let running = Running::start(&root);
+    let running = Paused::start(&root);
     let allowed = ["/dev/null", "/dev/urandom", "pipe:", "socket:", "anon_inode:", "/memfd:"];
     let mine: BTreeSet<PathBuf> =
         descriptors(std::process::id() as i32).into_iter().map(|(_, to)| to).collect();

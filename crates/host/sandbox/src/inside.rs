@@ -115,6 +115,11 @@ fn run(report: &File) -> Result<u8, SandboxError> {
         stdio: [inherit(input)?, inherit(output)?, inherit(error)?],
         control: fds.control.map(inherit).transpose()?,
     };
+    if let Some(connection) = inherited.gofer.first() {
+        // For all our life, or the Gofer would end, and its end be taken for a fault, while we do.
+        let failed = |source| SandboxError::Host { doing: "cannot hold on to the Gofer", source };
+        std::mem::forget(connection.try_clone().map_err(failed)?);
+    }
     let mut early = Early::gather()?;
     mount::isolate().map_err(jail("making mounts private"))?;
     match mount::mount_own_proc() {

@@ -6,7 +6,7 @@
 //!
 //! `tree` makes the mounts, `files` shows them in `/proc`, `memory`, `random` and `stdio` are the host's
 //! part of tmpfs, `/dev/urandom` and descriptors 0 to 2; `jobs` and `console` connect terminals;
-//! `process` gets processes ready, `guest` lets `runsc` control them.
+//! `watch` wakes those who wait for descriptors of the host. `process` gets processes ready, `guest` lets `runsc` control them.
 #![forbid(unsafe_code)]
 
 mod boot;
@@ -21,6 +21,7 @@ mod services;
 mod start;
 mod stdio;
 mod tree;
+mod watch;
 
 pub use boot::{
     BootConfig, BootError, ExitStatus, Inherited, InheritedFds, Mount, Overlay, Process, Rlimit, Source,

@@ -22,7 +22,8 @@ use crate::boot::Process;
 use crate::jobs::Jobs;
 use crate::random::HostRandom;
 use crate::start::now;
-use crate::stdio::{self, HostFile};
+use crate::stdio::HostFile;
+use crate::watch::Watcher;
 use crate::{BootError, console};
 
 /// What processes are made from.
@@ -32,6 +33,7 @@ pub(crate) struct Starter {
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) random: Arc<HostRandom>,
     pub(crate) cpu: CpuFacts,
+    pub(crate) watcher: Arc<Watcher>,
 }
 
 /// Where the standard descriptors of a process lead.
@@ -79,7 +81,7 @@ impl Starter {
         let console = standard.console();
         let fds = match standard {
             Standard::Console(console) => console_files(&console, &cred)?,
-            Standard::Host(fds) => standard_files(fds)?,
+            Standard::Host(fds) => standard_files(fds, &self.watcher)?,
         };
         let first = FirstProcess {
             mm: Arc::clone(&loaded.mm),
@@ -236,25 +238,22 @@ fn find_program(
 }
 
 /// Descriptors 0, 1 and 2.
-fn standard_files(stdio: Vec<OwnedFd>) -> Result<Arc<FdTable>, BootError> {
+fn standard_files(stdio: Vec<OwnedFd>, watcher: &Arc<Watcher>) -> Result<Arc<FdTable>, BootError> {
     let host = |source| BootError::Host { doing: "taking over standard input and output", source };
     let anonymous = AnonFs::anon_inodefs(abi::fs::make_dev(0, 9));
     let table = FdTable::new();
-    let mut watched = Vec::new();
     for fd in stdio {
-        let file = HostFile::new(fd).map_err(host)?;
+        let file = HostFile::new(fd, watcher).map_err(host)?;
         let attr = AnonAttr { kind: file.kind(), uid: 0, gid: 0, now: now() };
         let inode = anonymous.inode(Some("host"), attr);
         let name = inode.name();
         let flags = file.flags();
-        watched.push(Arc::clone(&file));
         let position = file.position();
         let open = OpenFile::anonymous(inode, &name, file, flags);
         // What has no offset refuses, and needs none.
         let _ = open.seek(vfs::SeekFrom::Start(position));
         table.insert(open, false, 0, 3).map_err(BootError::Start)?;
     }
-    stdio::watch(watched).map_err(host)?;
     Ok(Arc::new(table))
 }
 

@@ -21,6 +21,7 @@ use crate::process::{Standard, Starter};
 use crate::random::HostRandom;
 use crate::services::services;
 use crate::tree::{self, Materials};
+use crate::watch::Watcher;
 use crate::{BootError, Inherited};
 
 /// Most tasks of a container that sets no limit.
@@ -87,7 +88,9 @@ pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<E
     let machine = Machine { cpus: materials.cpus, memory: materials.memory };
     syscalls.provide(services(Arc::clone(&namespace), early.random.clone(), early.cpu, machine));
     let random = early.random.clone();
-    let starter = Arc::new(Starter { kernel, namespace, jobs, random, cpu: early.cpu });
+    let watcher = Watcher::start()
+        .map_err(|source| BootError::Host { doing: "starting the watch over host descriptors", source })?;
+    let starter = Arc::new(Starter { kernel, namespace, jobs, random, cpu: early.cpu, watcher });
     let prepared = starter.prepare(&config.process, standard)?;
     let control = inherited.control.map(Server::new).transpose()?;
     if let Some(control) = &control {

@@ -2,8 +2,8 @@
 //!
 //! They may be terminals, pipes, sockets or files that other processes share, so their flags are not
 //! touched: `O_NONBLOCK` belongs to the open file description, and setting it would break whoever else
-//! holds it. Readiness is asked with `poll(2)` before every transfer, and one thread watches all of them
-//! with `epoll(7)` to wake those who wait.
+//! holds it. Readiness is asked with `poll(2)` before every transfer, and a [`Watcher`] wakes those who
+//! wait.
 //!
 //! A file's offset belongs to the description too: a shell that runs one command after another into one
 //! file relies on it. The guest keeps its own, begins where the host's is, and moves the host's along.
@@ -11,7 +11,7 @@
 use std::any::Any;
 use std::fs::File as HostFd;
 use std::io::{Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -20,10 +20,11 @@ use abi::fs::{FileType, OpenFlags};
 use abi::poll::PollEvents;
 use guestmem::{IoSink, IoSource};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::stat::fstat;
 use sync::wait::WaitQueue;
 use vfs::{File, FileContext, IoctlRequest, Result, SeekFrom};
+
+use crate::watch::{Ready, Watcher};
 
 /// Bytes moved between guest and host at a time.
 const PIECE: usize = 64 << 10;
@@ -35,15 +36,23 @@ pub(crate) struct HostFile {
     seekable: bool,
     kind: FileType,
     wait: WaitQueue,
+    /// Who tells us; `None` when it is always ready.
+    watcher: Option<Arc<Watcher>>,
 }
 
 impl HostFile {
     /// Takes a descriptor over.
-    pub(crate) fn new(fd: OwnedFd) -> std::io::Result<Arc<Self>> {
+    pub(crate) fn new(fd: OwnedFd, watcher: &Arc<Watcher>) -> std::io::Result<Arc<Self>> {
         let stat = fstat(&fd)?;
         let kind = FileType::from_mode(stat.st_mode).unwrap_or(FileType::CharDevice);
         let seekable = matches!(kind, FileType::Regular | FileType::BlockDevice);
-        Ok(Arc::new(Self { fd: HostFd::from(fd), seekable, kind, wait: WaitQueue::new() }))
+        let watched = (!seekable).then(|| Arc::clone(watcher));
+        let file =
+            Arc::new(Self { fd: HostFd::from(fd), seekable, kind, wait: WaitQueue::new(), watcher: watched });
+        if !seekable {
+            watcher.add(&(file.clone() as Arc<dyn Ready>));
+        }
+        Ok(file)
     }
 
     /// What kind of object it is.
@@ -192,42 +201,22 @@ impl File for HostFile {
     }
 }
 
-/// Starts the thread that wakes those who wait for any of `files`. It lives as long as the Sentry.
-pub(crate) fn watch(files: Vec<Arc<HostFile>>) -> std::io::Result<()> {
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    let mut watched = 0;
-    for (index, file) in files.iter().enumerate().filter(|(_, file)| !file.seekable) {
-        let interest =
-            EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-        // The same description may stand behind several numbers; a second registration is refused only
-        // for the same number. /dev/null and the like cannot be watched and never need to be.
-        if epoll.add(&file.fd, EpollEvent::new(interest, index as u64)).is_ok() {
-            watched += 1;
+impl Ready for HostFile {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn ready(&self, events: PollEvents) {
+        self.wait.notify(events);
+    }
+}
+
+impl Drop for HostFile {
+    fn drop(&mut self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.forget(self.fd.as_fd());
         }
     }
-    if watched == 0 {
-        return Ok(());
-    }
-    let run = move || {
-        let mut events = [EpollEvent::empty(); 8];
-        loop {
-            let n = match epoll.wait(&mut events, EpollTimeout::NONE) {
-                Ok(n) => n,
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(error) => {
-                    tracing::error!(%error, "the watch over standard input and output ended");
-                    return;
-                }
-            };
-            for event in events.iter().take(n) {
-                let ready = PollEvents::from_bits_truncate(event.events().bits() as u32);
-                if let Some(file) = files.get(event.data() as usize) {
-                    file.wait.notify(ready | PollEvents::READABLE | PollEvents::WRITABLE);
-                }
-            }
-        }
-    };
-    std::thread::Builder::new().name("stdio".to_owned()).spawn(run).map(drop)
 }
 
 #[cfg(test)]
@@ -242,13 +231,13 @@ mod tests {
     use sync::wait::{Parker, Wake};
     use vfs::{File, FileContext};
 
-    use super::{HostFile, watch};
+    use super::HostFile;
+    use crate::watch::Watcher;
 
     #[test]
     fn a_pipe_is_read_when_it_has_data_and_wakes_who_waits() {
         let (reader, mut writer) = std::io::pipe().expect("a pipe");
-        let file = HostFile::new(reader.into()).expect("a descriptor");
-        watch(vec![file.clone()]).expect("a thread");
+        let file = HostFile::new(reader.into(), &Watcher::start().expect("a thread")).expect("a descriptor");
         let cred = Credentials::root();
         let cx = FileContext { cred: &cred, pid: 1, tid: 1 };
         let mut sink = VecSink::new(16);
@@ -266,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_file_is_written_where_the_guest_says() {
-        let file = HostFile::new(tempfile().into()).expect("a descriptor");
+        let file = HostFile::new(tempfile(), &Watcher::start().expect("a thread")).expect("a descriptor");
         let cred = Credentials::root();
         let cx = FileContext { cred: &cred, pid: 1, tid: 1 };
         assert_eq!(file.write(&cx, 3, &mut SliceSource(b"xyz")), Ok(3));

@@ -1,0 +1,114 @@
+//! `runsc exec` and `ps`: other processes of a container.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read};
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result};
+use control::{Client, Process};
+use hostsys::namespace::Namespaces;
+use hostsys::spawn::{ParentDeath, Program, spawn_self};
+use sandbox::{StateRoot, Status, spec};
+
+use crate::cli::{Cli, Exec, Format, Ps, Stand};
+use crate::commands::print;
+use crate::forward::Signals;
+use crate::lifecycle::{connect, pty, stdio, write_pid};
+use crate::terminal::Raw;
+use crate::{logging, once};
+
+/// Numbers of the descriptors of a process that stands for another: a connection to wait on, one for
+/// signals, and a pipe that is closed when it is ready for them.
+const STAND_FDS: [i32; 3] = [3, 4, 5];
+
+/// Runs `exec`. Returns the exit code of the program, or 0 when it is detached.
+pub(crate) fn exec(cli: &Cli, root: &StateRoot, arguments: &Exec) -> Result<u8> {
+    let container = root.open(&arguments.id)?;
+    container.require(&[Status::Running], "exec in")?;
+    let process = process(arguments, &container.state().bundle)?;
+    let terminal = process.terminal;
+    let pty = pty(terminal, !arguments.detach, &arguments.detached)?;
+    let (client, for_signals) = (Client::connect(container.dir())?, connect(container.dir())?);
+    drop(container);
+    let signals = (!arguments.detach).then(Signals::block).transpose()?;
+    let pid = client.exec(process, stdio(pty.as_ref()))?;
+    if let (Some(pty), Some(socket)) = (&pty, &arguments.detached.console_socket) {
+        pty.send_master(socket)?;
+    }
+    let Some(signals) = signals else {
+        return stand_in(cli, arguments, pid, [&client, &for_signals]);
+    };
+    write_pid(&arguments.detached, std::process::id() as i32)?;
+    let raw = terminal && pty.is_none() && std::io::stdin().is_terminal();
+    let _raw = raw.then(|| Raw::enter(logging::stdio()[0])).transpose()?;
+    signals.pass_to(pid, for_signals)?;
+    Ok(client.wait(Some(pid))?.code())
+}
+
+/// The process asked for: from a file, or like the container's first with another command.
+fn process(arguments: &Exec, bundle: &std::path::Path) -> Result<Process> {
+    let mut process = match &arguments.process {
+        Some(path) => spec::process(&oci::load_process(path)?)?,
+        None => {
+            let bundle = oci::load(bundle)?;
+            let process = bundle.spec.process().as_ref().context("the spec has no process")?;
+            Process { args: arguments.command.clone(), terminal: false, ..spec::process(process)? }
+        }
+    };
+    process.terminal |= arguments.tty;
+    process.env = once::with(process.env, &arguments.env)?;
+    if let Some(cwd) = &arguments.cwd {
+        process.cwd.clone_from(cwd);
+    }
+    if let Some((uid, gid)) = arguments.user {
+        process.uid = uid;
+        process.gid = gid.unwrap_or(process.gid);
+    }
+    Ok(process)
+}
+
+/// Leaves a host process behind that stands for the guest's: it ends as that does, and passes on signals.
+/// Callers of OCI runtimes wait for a process by its host pid, and a guest's process has none of its own.
+fn stand_in(cli: &Cli, arguments: &Exec, pid: u32, clients: [&Client; 2]) -> Result<u8> {
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
+    let log = logging::for_sandbox(cli)?;
+    let (mut is_ready, ready) = std::io::pipe().context("a pipe")?;
+    let others = clients.map(AsFd::as_fd).into_iter().chain([ready.as_fd()]);
+    let args = std::iter::once(OsString::from("runsc")).chain(logging::flags(cli));
+    let program = Program {
+        args: args.chain(["stand".into(), pid.to_string().into()]).collect(),
+        namespaces: Namespaces::empty(),
+        fds: [null.as_fd(), null.as_fd(), log.as_fd()].into_iter().chain(others).collect(),
+        parent_death: ParentDeath::Survived,
+    };
+    let child = spawn_self(&program)?;
+    drop(ready);
+    // A signal that came earlier would only end it.
+    is_ready.read_to_end(&mut Vec::new()).context("a pipe")?;
+    write_pid(&arguments.detached, child.pid)?;
+    Ok(0)
+}
+
+/// Runs `stand`: the life of that process.
+pub(crate) fn stand(arguments: &Stand) -> Result<u8> {
+    let [client, for_signals, ready] = STAND_FDS.map(hostsys::inherit::take);
+    let (client, for_signals, ready) = (Client::new(client?), Client::new(for_signals?), ready?);
+    Signals::block()?.pass_to(arguments.pid, for_signals)?;
+    drop(ready);
+    Ok(client.wait(Some(arguments.pid))?.code())
+}
+
+/// Runs `ps`.
+pub(crate) fn ps(root: &StateRoot, arguments: &Ps) -> Result<u8> {
+    let container = root.open(&arguments.id)?;
+    container.require(&[Status::Created, Status::Running], "list the processes of")?;
+    let processes = connect(container.dir())?.processes()?;
+    if arguments.format == Format::Json {
+        return print(&serde_json::to_string(&processes)?);
+    }
+    let lines = processes
+        .iter()
+        .map(|process| format!("{:<8} {:<8} {:<8} {}", process.uid, process.pid, process.ppid, process.name));
+    let head = format!("{:<8} {:<8} {:<8} NAME", "UID", "PID", "PPID");
+    print(&std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n"))
+}

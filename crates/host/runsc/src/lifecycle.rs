@@ -1,0 +1,216 @@
+//! The life of a container: `create`, `start`, `run`, `kill`, `delete`, `wait`.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use control::{Client, ControlError, ExitStatus, Target};
+use sandbox::spec::{Settings, boot_config};
+use sandbox::{Container, Event, ParentDeath, Plan, Processes, Sandbox, StateRoot, Status};
+use serde_json::json;
+
+use crate::cli::{Cli, Create, Delete, Detached, Kill, Run};
+use crate::commands::print;
+use crate::forward::{First, Signals};
+use crate::terminal::{Pty, Raw};
+use crate::{logging, once};
+
+/// How long a sandbox has for an answer that takes no time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A container that was just created, and its sandbox.
+struct Made {
+    container: Container,
+    sandbox: Sandbox,
+    client: Client,
+}
+
+/// Runs `create`.
+pub(crate) fn create(cli: &Cli, root: &StateRoot, arguments: &Create) -> Result<u8> {
+    let made = make(cli, root, arguments, ParentDeath::Survived)?;
+    let written = write_pid(&arguments.detached, made.sandbox.pid());
+    if let Err(error) = written {
+        made.container.remove()?;
+        return Err(error);
+    }
+    made.sandbox.detach();
+    Ok(0)
+}
+
+/// Runs `run`. Returns the exit code of the container.
+pub(crate) fn run(cli: &Cli, root: &StateRoot, arguments: &Run) -> Result<u8> {
+    let create = &arguments.create;
+    let parent_death = if arguments.detach { ParentDeath::Survived } else { ParentDeath::Kills };
+    let signals = (!arguments.detach).then(Signals::block).transpose()?;
+    let Made { mut container, sandbox, client } = make(cli, root, create, parent_death)?;
+    let started = || -> Result<()> {
+        write_pid(&create.detached, sandbox.pid())?;
+        client.start()?;
+        container.set(Status::Running)?;
+        Ok(())
+    };
+    if let Err(error) = { started }() {
+        drop(sandbox);
+        container.remove()?;
+        return Err(error);
+    }
+    // Others may use the container from now on.
+    drop(container);
+    let Some(signals) = signals else {
+        sandbox.detach();
+        return Ok(0);
+    };
+    let terminal = create.detached.console_socket.is_none() && std::io::stdin().is_terminal();
+    let raw = terminal.then(|| Raw::enter(logging::stdio()[0])).transpose()?;
+    let code = signals.run(sandbox, client, First::Nothing);
+    drop(raw);
+    root.purge(&create.id)?;
+    code
+}
+
+fn make(cli: &Cli, root: &StateRoot, arguments: &Create, parent_death: ParentDeath) -> Result<Made> {
+    let bundle = oci::load(&arguments.bundle.bundle)?;
+    let mut container = root.create(&arguments.id, &bundle.dir, bundle.spec.version())?;
+    match launch(cli, &mut container, &bundle, arguments, parent_death) {
+        Ok((sandbox, client)) => Ok(Made { container, sandbox, client }),
+        Err(error) => {
+            container.remove()?;
+            Err(error)
+        }
+    }
+}
+
+fn launch(
+    cli: &Cli,
+    container: &mut Container,
+    bundle: &oci::Bundle,
+    arguments: &Create,
+    parent_death: ParentDeath,
+) -> Result<(Sandbox, Client)> {
+    let settings = Settings {
+        platform: cli.platform.clone(),
+        overlay: once::overlay(cli),
+        debug: cli.debug,
+        strace: cli.strace,
+    };
+    let (boot, attachments) = boot_config(&arguments.id, bundle, &settings)?;
+    let attached = parent_death == ParentDeath::Kills;
+    let pty = pty(boot.process.terminal, attached, &arguments.detached)?;
+    let listener = control::bind(container.dir())?;
+    let log = logging::for_sandbox(cli)?;
+    let plan = Plan {
+        boot,
+        attachments,
+        stdio: stdio(pty.as_ref()),
+        log: log.as_fd(),
+        flags: logging::flags(cli),
+        control: Some(listener.as_fd()),
+        parent_death,
+    };
+    let mut sandbox = Sandbox::launch(&plan)?;
+    // Only the sandbox holds it from now on, so that its end is noticed.
+    drop(listener);
+    let client = Client::connect(container.dir())?;
+    match client.hello() {
+        Err(ControlError::Gone) => match sandbox.watch(None)? {
+            Event::Ended(code) => bail!("the sandbox ended with code {code} before it was created"),
+            Event::Readable => bail!("the sandbox does not answer"),
+        },
+        other => other?,
+    }
+    let annotations = bundle.spec.annotations().clone().unwrap_or_default();
+    let annotations: BTreeMap<_, _> = annotations.into_iter().collect();
+    container.created(Processes::of(&sandbox)?, annotations)?;
+    if let (Some(pty), Some(socket)) = (&pty, &arguments.detached.console_socket) {
+        pty.send_master(socket)?;
+    }
+    Ok((sandbox, client))
+}
+
+/// The terminal that a process asks for, when somebody else is to hold its other end.
+pub(crate) fn pty(wanted: bool, attached: bool, detached: &Detached) -> Result<Option<Pty>> {
+    match &detached.console_socket {
+        Some(_) if !wanted => bail!("--console-socket, but the process has no terminal"),
+        Some(_) => Pty::open().map(Some),
+        None if wanted && !attached => bail!("a process with a terminal needs --console-socket"),
+        None => Ok(None),
+    }
+}
+
+/// Standard descriptors of a guest's process.
+pub(crate) fn stdio(pty: Option<&Pty>) -> [BorrowedFd<'_>; 3] {
+    match pty {
+        Some(pty) => [pty.slave(); 3],
+        None => logging::stdio(),
+    }
+}
+
+/// Writes a pid file; whoever reads it never sees half of it.
+pub(crate) fn write_pid(detached: &Detached, pid: i32) -> Result<()> {
+    let Some(path) = &detached.pid_file else { return Ok(()) };
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    std::fs::write(&new, pid.to_string())
+        .and_then(|()| std::fs::rename(&new, path))
+        .with_context(|| format!("--pid-file {path:?}"))
+}
+
+/// Runs `start`.
+pub(crate) fn start(root: &StateRoot, id: &str) -> Result<u8> {
+    let mut container = root.open(id)?;
+    container.require(&[Status::Created], "start")?;
+    connect(container.dir())?.start()?;
+    container.set(Status::Running)?;
+    Ok(0)
+}
+
+/// A connection whose other end has to answer soon.
+pub(crate) fn connect(dir: &Path) -> Result<Client, ControlError> {
+    let client = Client::connect(dir)?;
+    client.set_patience(Some(PATIENCE))?;
+    Ok(client)
+}
+
+/// Runs `kill`.
+pub(crate) fn kill(root: &StateRoot, arguments: &Kill) -> Result<u8> {
+    let container = root.open(&arguments.id)?;
+    // In these words, because callers look for them.
+    container.require(&[Status::Created, Status::Running], "kill").context("container not running")?;
+    let target = if arguments.all { Target::All } else { Target::First };
+    let sent = connect(container.dir()).and_then(|client| client.signal(target, arguments.signal));
+    match sent {
+        // A sandbox that does not do it is ended: nothing else could be meant.
+        Err(error) if i32::from(arguments.signal) == nix::libc::SIGKILL => {
+            tracing::warn!(%error, "killing a sandbox that does not answer");
+            container.kill()?;
+        }
+        other => other?,
+    }
+    Ok(0)
+}
+
+/// Runs `delete`.
+pub(crate) fn delete(root: &StateRoot, arguments: &Delete) -> Result<u8> {
+    if arguments.force {
+        root.purge(&arguments.id)?;
+        return Ok(0);
+    }
+    let container = root.open(&arguments.id)?;
+    container.require(&[Status::Stopped, Status::Created], "delete")?;
+    container.kill()?;
+    container.remove()?;
+    Ok(0)
+}
+
+/// Runs `wait`.
+pub(crate) fn wait(root: &StateRoot, id: &str) -> Result<u8> {
+    let container = root.open(id)?;
+    container.require(&[Status::Created, Status::Running], "wait for")?;
+    let client = Client::connect(container.dir())?;
+    // It may take for ever, and others want to use the container.
+    drop(container);
+    let status = client.wait(None).map(ExitStatus::code)?;
+    print(&json!({ "id": id, "exitStatus": status }).to_string())
+}

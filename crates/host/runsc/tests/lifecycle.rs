@@ -1,0 +1,127 @@
+//! Containers from `create` to `delete`.
+
+mod kit;
+
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use kit::{Bundle, gone, until};
+
+const EXIT: &str = "mov $231,%eax\nmov $42,%edi\nsyscall\n";
+
+fn pausing() -> Bundle {
+    let bundle = Bundle::new(&["pause"]);
+    bundle.root.assemble("pause", kit::PAUSE);
+    bundle.root.assemble("exit", EXIT);
+    bundle
+}
+
+#[test]
+fn a_container_is_created_started_killed_and_deleted() {
+    let bundle = pausing();
+    let pid_file = bundle.path().join("pid");
+    bundle.leave(&["create", "--pid-file", pid_file.to_str().expect("UTF-8"), "one"]);
+    assert_eq!(bundle.state("one", "status"), "created");
+    assert_eq!(bundle.state("one", "annotations")["who"], "test");
+    let pid = bundle.state("one", "pid").as_i64().expect("a pid") as i32;
+    assert_eq!(std::fs::read_to_string(pid_file).expect("a pid file"), pid.to_string());
+    let (code, _, text) = bundle.run(&["create", "one"]);
+    assert!(code == Some(1) && text.contains("exists"), "{text}");
+    let (code, _, text) = bundle.run(&["exec", "one", "exit"]);
+    assert!(code == Some(1) && text.contains("created"), "{text}");
+    bundle.good(&["start", "one"]);
+    assert_eq!(bundle.state("one", "status"), "running");
+    let (code, _, text) = bundle.run(&["delete", "one"]);
+    assert!(code == Some(1) && text.contains("running"), "{text}");
+    assert!(bundle.good(&["ps", "one"]).lines().any(|line| line.ends_with(" pause")));
+    let waiter =
+        bundle.command(&["wait", "one"]).stdout(std::process::Stdio::piped()).spawn().expect("starts");
+    std::thread::sleep(Duration::from_millis(50));
+    bundle.good(&["kill", "one", "KILL"]);
+    let told = String::from_utf8(waiter.wait_with_output().expect("ends").stdout).expect("UTF-8");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&told).expect("JSON")["exitStatus"], 137);
+    assert!(gone(pid, Duration::from_secs(5)));
+    assert_eq!(bundle.state("one", "status"), "stopped");
+    assert_eq!(bundle.state("one", "pid"), 0);
+    let (code, _, text) = bundle.run(&["kill", "one"]);
+    assert!(code == Some(1) && text.contains("container not running"), "{text}");
+    bundle.good(&["delete", "one"]);
+    assert_eq!(bundle.good(&["list", "-q"]), "");
+}
+
+#[test]
+fn a_created_container_can_be_killed_and_deleted() {
+    let bundle = pausing();
+    bundle.leave(&["create", "one"]);
+    bundle.good(&["kill", "one", "TERM"]);
+    until("the end", || (bundle.state("one", "status") == "stopped").then_some(()));
+    bundle.good(&["delete", "one"]);
+    bundle.leave(&["create", "two"]);
+    let pid = bundle.state("two", "pid").as_i64().expect("a pid") as i32;
+    bundle.good(&["delete", "two"]);
+    assert!(gone(pid, Duration::ZERO));
+}
+
+#[test]
+fn run_passes_the_exit_code_and_leaves_nothing() {
+    let bundle = pausing();
+    bundle.change(|spec| spec["process"]["args"] = serde_json::json!(["/bin/exit"]));
+    let (code, out, text) = bundle.run(&["run", "one"]);
+    assert_eq!((code, out.as_str(), text.as_str()), (Some(42), "", ""));
+    assert_eq!(bundle.good(&["list", "-q"]), "");
+    bundle.change(|spec| spec["process"]["args"] = serde_json::json!(["/bin/missing"]));
+    let (code, _, text) = bundle.run(&["run", "one"]);
+    assert!(code == Some(1) && text.contains("/bin/missing"), "{text}");
+    let (code, _, text) = bundle.run(&["create", "one"]);
+    assert!(code == Some(1) && text.contains("/bin/missing"), "{text}");
+    assert_eq!(bundle.good(&["list", "-q"]), "");
+}
+
+#[test]
+fn other_programs_run_beside_the_first() {
+    let bundle = pausing();
+    bundle.leave(&["run", "--detach", "one"]);
+    assert_eq!(bundle.run(&["exec", "one", "exit"]).0, Some(42));
+    let (code, _, text) = bundle.run(&["exec", "one", "missing"]);
+    assert!(code == Some(1) && text.contains("missing"), "{text}");
+    let process = bundle.path().join("process.json");
+    let json = serde_json::json!({ "args": ["/bin/exit"], "cwd": "/", "user": { "uid": 1, "gid": 1 } });
+    std::fs::write(&process, json.to_string()).expect("a file");
+    let process = process.to_str().expect("UTF-8");
+    assert_eq!(bundle.run(&["exec", "--process", process, "one"]).0, Some(42));
+    // A detached one has a process of the host in its place, which passes signals on.
+    let pid_file = bundle.path().join("pid");
+    let arguments = ["exec", "--detach", "--pid-file", pid_file.to_str().expect("UTF-8"), "one", "pause"];
+    bundle.leave(&arguments);
+    let stand = std::fs::read_to_string(pid_file).expect("a pid file").parse().expect("a pid");
+    assert_eq!(bundle.good(&["ps", "one"]).lines().count(), 3);
+    kit::kill(stand, nix::sys::signal::Signal::SIGTERM as i32);
+    assert!(gone(stand, Duration::from_secs(5)));
+    until("its end", || (bundle.good(&["ps", "one"]).lines().count() == 2).then_some(()));
+    bundle.good(&["delete", "--force", "one"]);
+    assert_eq!(bundle.good(&["list", "-q"]), "");
+}
+
+#[test]
+fn whoever_asks_gets_the_terminal() {
+    let bundle = pausing();
+    let write = "mov $1,%eax\nmov $1,%edi\nlea text(%rip),%rsi\nmov $6,%edx\nsyscall\n\
+                 again: mov $34,%eax\nsyscall\njmp again\ntext: .ascii \"hello\\n\"\n";
+    bundle.root.assemble("write", write);
+    bundle.change(|spec| {
+        spec["process"]["args"] = serde_json::json!(["write"]);
+        spec["process"]["terminal"] = serde_json::json!(true);
+    });
+    let path = bundle.path().join("console");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    bundle.leave(&["create", "--console-socket", path.to_str().expect("UTF-8"), "one"]);
+    let (stream, _) = listener.accept().expect("a connection");
+    let mut received =
+        hostsys::file::receive_message(std::os::fd::AsFd::as_fd(&stream), &mut [0; 64]).expect("a message");
+    let mut master = std::fs::File::from(received.fds.pop().expect("a terminal"));
+    bundle.good(&["start", "one"]);
+    let mut text = [0; 7];
+    std::io::Read::read_exact(&mut master, &mut text).expect("output");
+    assert_eq!(&text, b"hello\r\n");
+    bundle.good(&["delete", "--force", "one"]);
+}
