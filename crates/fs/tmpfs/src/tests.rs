@@ -701,3 +701,31 @@ fn processes_that_would_wait_for_each_other_are_told() {
     let mut wb = wait(b);
     assert_eq!(attempt(&mut wb, record(b, 3)), Ok(()));
 }
+
+#[test]
+fn mounts_are_moved_and_bound_with_what_is_in_them() {
+    let w = World::new();
+    for path in ["/a", "/a/b", "/c", "/d"] {
+        w.root().mkdir(path.as_bytes(), 0o755).unwrap();
+    }
+    let at = |path: &str| follow(&w, path).unwrap();
+    w.ns.attach(Mount::new(tmpfs(2), "two", MountFlags::empty()), &at("/a/b")).unwrap();
+    w.put("/a/b/f", b"x");
+    w.ns.attach(Mount::new(tmpfs(3), "three", MountFlags::empty()), &at("/d")).unwrap();
+    assert_eq!(w.ns.move_mount(&at("/a"), &at("/c")), Err(Errno::EINVAL), "no mount");
+    w.ns.bind_tree(&at("/a"), &at("/c")).unwrap();
+    assert_eq!(w.get("/c/b/f").unwrap(), b"x");
+    assert_eq!(w.ns.mounts().len(), 5, "what is elsewhere is not bound");
+    w.ns.detach(&at("/c/b"), false).unwrap();
+    assert_eq!(w.get("/a/b/f").unwrap(), b"x");
+    assert_eq!(w.ns.move_mount(&at("/a/b"), &at("/a/b/f")), Err(Errno::EINVAL), "onto a file");
+    w.root().mkdir(b"/a/b/in", 0o755).unwrap();
+    assert_eq!(w.ns.move_mount(&at("/a/b"), &at("/a/b/in")), Err(Errno::ELOOP));
+    w.ns.move_mount(&at("/a/b"), &at("/d")).unwrap();
+    assert_eq!(w.get("/d/f").unwrap(), b"x");
+    assert_eq!(follow(&w, "/a/b/f").unwrap_err(), Errno::ENOENT);
+    assert_eq!(at("/d/in").display(&w.fs.root), b"/d/in");
+    w.ns.detach(&at("/d"), false).unwrap();
+    assert_eq!(follow(&w, "/d/f").unwrap_err(), Errno::ENOENT, "the one below is back");
+    assert_eq!(w.ns.mounts().len(), 3);
+}

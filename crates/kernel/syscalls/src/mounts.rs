@@ -86,13 +86,13 @@ pub(crate) fn mount(
         return remount(&at, flags);
     }
     if flags.contains(MsFlags::BIND) {
-        return bind(cx, &source, &at);
+        return bind(cx, &source, &at, flags);
     }
     if flags.intersects(MsFlags::SHARED | MsFlags::PRIVATE | MsFlags::SLAVE | MsFlags::UNBINDABLE) {
         return propagation(&at, flags);
     }
     if flags.contains(MsFlags::MOVE) {
-        return Err(Errno::EINVAL.into());
+        return Ok(cx.services.mounts.move_mount(&source_path(cx, &source)?, &at)?);
     }
     let fs = cx.services.file_systems.make(&kind, &options)?;
     let source = String::from_utf8_lossy(&source).into_owned();
@@ -108,10 +108,19 @@ fn remount(at: &VfsPath, flags: MsFlags) -> SysResult<()> {
     Ok(())
 }
 
-fn bind(cx: &Cx<'_>, source: &[u8], at: &VfsPath) -> SysResult<()> {
+/// What a first argument of `mount(2)` that is a path leads to.
+fn source_path(cx: &Cx<'_>, source: &[u8]) -> SysResult<VfsPath> {
     let cwd = crate::args::Fd(abi::fs::AT_FDCWD);
-    let from = At::of(cx, cwd, source.to_vec())?.lookup(WalkFlags::FOLLOW)?;
-    Ok(cx.services.mounts.attach(Mount::bind(&from), at)?)
+    At::of(cx, cwd, source.to_vec())?.lookup(WalkFlags::FOLLOW)
+}
+
+fn bind(cx: &Cx<'_>, source: &[u8], at: &VfsPath, flags: MsFlags) -> SysResult<()> {
+    let from = source_path(cx, source)?;
+    let mounts = &cx.services.mounts;
+    if flags.contains(MsFlags::REC) {
+        return Ok(mounts.bind_tree(&from, at)?);
+    }
+    Ok(mounts.attach(Mount::bind(&from), at)?)
 }
 
 /// Every mount is private, so that is all one can ask for.

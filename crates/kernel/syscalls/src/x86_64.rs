@@ -172,7 +172,7 @@ syscall_table! {
         chroot => full, names::chroot;
         sync => full, mounts::sync;
         settimeofday => partial("the clock is the host's: always EPERM"), clocks::settimeofday;
-        mount => partial("no moves, recursive binds, remount of file-system options or propagation"), mounts::mount;
+        mount => partial("no remount of file-system options, no propagation"), mounts::mount;
         umount2 => partial("no MNT_EXPIRE"), mounts::umount2;
         swapon => refused(EPERM, "there is no such thing in a sandbox");
         swapoff => refused(EPERM, "there is no such thing in a sandbox");
