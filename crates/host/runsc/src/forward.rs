@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use control::{Client, ControlError, Target};
@@ -35,15 +36,32 @@ impl Signals {
     }
 
     /// Waits for the sandbox's end and passes on what comes. Returns the exit code.
-    pub(crate) fn run(&self, mut sandbox: Sandbox, client: Client, first: First) -> Result<u8> {
+    ///
+    /// With a `grace`, a request to end that the guest does not follow for so long ends the sandbox.
+    pub(crate) fn run(
+        &self,
+        mut sandbox: Sandbox,
+        client: Client,
+        first: First,
+        grace: Option<Duration>,
+    ) -> Result<u8> {
         let to_guest = converse(client, first)?;
+        let mut end: Option<(Instant, u8)> = None;
         loop {
-            if let Event::Ended(code) = sandbox.watch(Some(self.0.as_fd()))? {
-                return Ok(code);
+            let left = end.map(|(at, _)| at.saturating_duration_since(Instant::now()));
+            match sandbox.watch(Some(self.0.as_fd()), left)? {
+                Event::Ended(code) => return Ok(code),
+                Event::TimedOut => return Ok(128_u8.saturating_add(end.map_or(0, |(_, signal)| signal))),
+                Event::Readable => {}
             }
             if let Some(signal) = self.0.read_signal().context("signalfd")? {
+                let signal = signal.ssi_signo as u8;
+                let ends = [Signal::SIGTERM, Signal::SIGHUP].iter().any(|end| *end as u8 == signal);
+                if let (Some(grace), true, None) = (grace, ends, end) {
+                    end = Some((Instant::now() + grace, signal));
+                }
                 // Nobody listens when the sandbox is about to end, which is seen next.
-                let _ = to_guest.send(signal.ssi_signo as u8);
+                let _ = to_guest.send(signal);
             }
         }
     }

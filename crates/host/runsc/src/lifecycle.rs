@@ -65,7 +65,7 @@ pub(crate) fn run(cli: &Cli, root: &StateRoot, arguments: &Run) -> Result<u8> {
     };
     let terminal = create.detached.console_socket.is_none() && std::io::stdin().is_terminal();
     let raw = terminal.then(|| Raw::enter(logging::stdio()[0])).transpose()?;
-    let code = signals.run(sandbox, client, First::Nothing);
+    let code = signals.run(sandbox, client, First::Nothing, None);
     drop(raw);
     root.purge(&create.id)?;
     code
@@ -115,9 +115,9 @@ fn launch(
     drop(listener);
     let client = Client::connect(container.dir())?;
     match client.hello() {
-        Err(ControlError::Gone) => match sandbox.watch(None)? {
+        Err(ControlError::Gone) => match sandbox.watch(None, None)? {
             Event::Ended(code) => bail!("the sandbox ended with code {code} before it was created"),
-            Event::Readable => bail!("the sandbox does not answer"),
+            Event::Readable | Event::TimedOut => bail!("the sandbox does not answer"),
         },
         other => other?,
     }

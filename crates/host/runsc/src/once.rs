@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sandbox::{Attachment, ParentDeath, Plan, Sandbox, Submounts};
@@ -15,6 +16,9 @@ use crate::terminal::Raw;
 
 /// Where programs are looked for when the environment does not say.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long the program has to end when runsc is told to.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs `do`. Returns the exit code of the program.
 pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
@@ -54,7 +58,7 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
     // Only the sandbox holds it from now on, so that its end is noticed.
     drop(listener);
     let _raw = terminal.then(|| Raw::enter(stdio[0])).transpose()?;
-    signals.run(sandbox, client, First::Start)
+    signals.run(sandbox, client, First::Start, Some(GRACE))
 }
 
 /// Where writes to the root go.

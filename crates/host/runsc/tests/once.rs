@@ -96,3 +96,24 @@ fn a_signal_to_runsc_ends_the_sandbox() {
     assert_eq!(runsc.0.wait().expect("ends").code(), Some(128 + 15));
     assert!(pids.iter().chain(&guests).all(|pid| gone(*pid, Duration::from_secs(5))));
 }
+
+/// One that takes no notice is given some time, then ended.
+#[test]
+fn a_program_that_ignores_the_request_to_end_is_ended() {
+    let root = Root::new();
+    // rt_sigaction(SIGTERM, SIG_IGN).
+    let ignore = format!(
+        "mov $13,%eax\nmov $15,%edi\nlea action(%rip),%rsi\nxor %edx,%edx\nmov $8,%r10d\nsyscall\n{}\
+                          .data\naction: .quad 1,0,0,0\n",
+        kit::PAUSE
+    );
+    root.assemble("pause", &ignore);
+    let mut runsc = root.start(&["pause"]);
+    let pids = kit::sandbox_of(&runsc, "pause");
+    std::thread::sleep(Duration::from_millis(300));
+    kit::kill(pids[0], nix::sys::signal::Signal::SIGTERM as i32);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(pids.iter().all(|pid| alive(*pid)));
+    assert_eq!(runsc.0.wait().expect("ends").code(), Some(128 + 15));
+    assert!(pids.iter().all(|pid| gone(*pid, Duration::from_secs(5))));
+}

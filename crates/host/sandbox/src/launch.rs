@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use abi::Errno;
 use hostsys::mount::{self, Access, Submounts};
@@ -80,6 +81,8 @@ pub enum Event {
     Ended(u8),
     /// There is something to be read from the descriptor given.
     Readable,
+    /// Nothing has happened in the time given.
+    TimedOut,
 }
 
 /// Descriptors in the order of their numbers in a child.
@@ -209,14 +212,23 @@ impl Sandbox {
         self.gofer.child.pid
     }
 
-    /// Waits until the sandbox ends, or `other` can be read. Once it has ended nothing is left of it.
-    pub fn watch(&mut self, other: Option<BorrowedFd<'_>>) -> Result<Event, SandboxError> {
+    /// Waits until the sandbox ends or `other` can be read, for at most `time`. Once it has ended nothing is
+    /// left of it.
+    pub fn watch(
+        &mut self,
+        other: Option<BorrowedFd<'_>>,
+        time: Option<Duration>,
+    ) -> Result<Event, SandboxError> {
+        // A time too long to be told to the host is cut, and its end seen by the caller.
+        let time =
+            time.map_or(PollTimeout::NONE, |time| PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
         let (sentry, gofer) = (self.sentry.child.process.as_fd(), self.gofer.child.process.as_fd());
         loop {
             let mut fds = vec![PollFd::new(sentry, PollFlags::POLLIN), PollFd::new(gofer, PollFlags::POLLIN)];
             fds.extend(other.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-            match poll(&mut fds, PollTimeout::NONE) {
+            match poll(&mut fds, time) {
                 Err(HostErrno::EINTR) => continue,
+                Ok(0) => return Ok(Event::TimedOut),
                 other => other.map_err(host("cannot wait for a sandbox"))?,
             };
             let ready: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
