@@ -4,6 +4,7 @@
 //! Everything that is not in a table kills the process, and so does a call of another architecture.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -75,19 +76,26 @@ macro_rules! seccomp_rules {
 pub struct Filter(BpfProgram);
 
 impl Filter {
-    /// Compiles `rules`.
+    /// Compiles `rules`. A call may have several rows (of several tables): one of them must allow it.
     ///
     /// # Errors
     /// When the table is too large or a condition makes no sense.
     pub fn compile(rules: &[Rule]) -> Result<Self, SeccompError> {
         let failed = |error: seccompiler::BackendError| SeccompError::Compile(error.to_string());
-        let mut by_number = BTreeMap::new();
+        let mut by_number: BTreeMap<_, Vec<SeccompRule>> = BTreeMap::new();
         for rule in rules {
             let lists = rule.any_of.iter().map(|list| {
                 let conditions = list.iter().map(condition).collect::<Result<Vec<_>, _>>()?;
                 SeccompRule::new(conditions)
             });
-            by_number.insert(rule.nr, lists.collect::<Result<Vec<_>, _>>().map_err(failed)?);
+            let lists = lists.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+            match by_number.entry(rule.nr) {
+                Entry::Vacant(entry) => drop(entry.insert(lists)),
+                // No list means any arguments, and stays so.
+                Entry::Occupied(mut entry) if lists.is_empty() => entry.get_mut().clear(),
+                Entry::Occupied(entry) if entry.get().is_empty() => {}
+                Entry::Occupied(mut entry) => entry.get_mut().extend(lists),
+            }
         }
         let (deny, allow) = (SeccompAction::KillProcess, SeccompAction::Allow);
         let filter = SeccompFilter::new(by_number, deny, allow, TargetArch::x86_64).map_err(failed)?;

@@ -13,7 +13,7 @@ use gofer::{Attach, Config};
 use hostsys::mount::{self, Access, Submounts};
 use hostsys::privilege;
 use nix::sys::stat::fstat;
-use sentry::{Early, Inherited};
+use sentry::{Confinement, Early, Inherited};
 
 use crate::SandboxError;
 use crate::handover::{self, AttachmentFd, GoferConfig, LIFELINE, REPORT, SentryConfig, inherit};
@@ -129,7 +129,7 @@ fn run(report: &File) -> Result<u8, SandboxError> {
     mount::enter_empty_root().map_err(jail("entering an empty root"))?;
     privilege::keep_only(&[])?;
     end_with_the_gofer(lifeline, report)?;
-    Ok(sentry::run(&config, inherited, &early)?.code())
+    Ok(sentry::run(&config, inherited, &early, Confinement::LockedIn)?.code())
 }
 
 /// Without a Gofer a Sentry is of no use: it ends as soon as the other end of the lifeline is closed.

@@ -134,6 +134,9 @@ pub enum BootError {
     /// Nobody could control the sandbox.
     #[error(transparent)]
     Control(#[from] control::ControlError),
+    /// The Sentry could not lock itself in.
+    #[error("locking the sentry in: {0}")]
+    LockIn(#[from] hostsys::seccomp::SeccompError),
     /// A host call failed.
     #[error("{doing}: {source}")]
     Host {
@@ -142,6 +145,16 @@ pub enum BootError {
         /// The host's answer.
         source: std::io::Error,
     },
+}
+
+/// Whether a Sentry gives up what it does not need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confinement {
+    /// Before the first guest runs, [`seccomp::RULES`](crate::seccomp::RULES) and the platform's become
+    /// all that this process may ask of the host.
+    LockedIn,
+    /// Nothing is given up. For tests only.
+    None,
 }
 
 /// The descriptors of [`InheritedFds`], owned.

@@ -17,6 +17,7 @@ mod jobs;
 mod memory;
 mod process;
 mod random;
+pub mod seccomp;
 mod services;
 mod start;
 mod stdio;
@@ -24,6 +25,7 @@ mod tree;
 mod watch;
 
 pub use boot::{
-    BootConfig, BootError, ExitStatus, Inherited, InheritedFds, Mount, Overlay, Process, Rlimit, Source,
+    BootConfig, BootError, Confinement, ExitStatus, Inherited, InheritedFds, Mount, Overlay, Process, Rlimit,
+    Source,
 };
 pub use start::{Early, run};

@@ -22,7 +22,7 @@ use crate::random::HostRandom;
 use crate::services::services;
 use crate::tree::{self, Materials};
 use crate::watch::Watcher;
-use crate::{BootError, Inherited};
+use crate::{BootError, Confinement, Inherited, seccomp};
 
 /// Most tasks of a container that sets no limit.
 const MAX_TASKS: usize = 32_768;
@@ -59,7 +59,12 @@ impl Early {
 ///
 /// # Errors
 /// Whatever keeps the first process from starting; each names the thing.
-pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<ExitStatus, BootError> {
+pub fn run(
+    config: &BootConfig,
+    inherited: Inherited,
+    early: &Early,
+    confinement: Confinement,
+) -> Result<ExitStatus, BootError> {
     let platform = choose_platform(&config.platform, &early.host)?;
     let syscalls = X86Calls::new();
     let kernel = Kernel::new(Parts {
@@ -92,6 +97,9 @@ pub fn run(config: &BootConfig, inherited: Inherited, early: &Early) -> Result<E
         .map_err(|source| BootError::Host { doing: "starting the watch over host descriptors", source })?;
     let starter = Arc::new(Starter { kernel, namespace, jobs, random, cpu: early.cpu, watcher });
     let prepared = starter.prepare(&config.process, standard)?;
+    if confinement == Confinement::LockedIn {
+        seccomp::lock_in()?;
+    }
     let control = inherited.control.map(Server::new).transpose()?;
     if let Some(control) = &control {
         control.created(Arc::new(Processes::new(Arc::clone(&starter))));

@@ -75,7 +75,7 @@ fn run(root: &Path, config: &BootConfig) -> Result<ExitStatus, BootError> {
     let null =
         || OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null").expect("null"));
     let inherited = Inherited { gofer: vec![ours], stdio: [null(), null(), null()], control: None };
-    let result = sentry::run(config, inherited, &Early::gather()?);
+    let result = sentry::run(config, inherited, &Early::gather()?, sentry::Confinement::None);
     drop(server);
     result
 }
