@@ -125,3 +125,27 @@ fn whoever_asks_gets_the_terminal() {
     assert_eq!(&text, b"hello\r\n");
     bundle.good(&["delete", "--force", "one"]);
 }
+
+#[test]
+fn places_for_mounts_are_made_in_the_overlay_only() {
+    let bundle = pausing();
+    // access("/deep/er/file", F_OK): the code is 0 when it is there.
+    let access = "mov $21,%eax\nlea path(%rip),%rdi\nxor %esi,%esi\nsyscall\nneg %eax\nmov %eax,%edi\n\
+                  mov $231,%eax\nsyscall\npath: .asciz \"/deep/er/file\"\n";
+    bundle.root.assemble("access", access);
+    let file = bundle.path().join("config.json");
+    bundle.change(|spec| {
+        spec["process"]["args"] = serde_json::json!(["access"]);
+        spec["root"]["readonly"] = serde_json::json!(true);
+        let mounts = spec["mounts"].as_array_mut().expect("mounts");
+        mounts.push(serde_json::json!({ "destination": "/deep/t", "type": "tmpfs", "source": "tmpfs" }));
+        mounts.push(serde_json::json!({
+            "destination": "/deep/er/file", "type": "bind", "source": file, "options": ["bind", "ro"],
+        }));
+    });
+    let (code, _, text) = bundle.run(&["run", "one"]);
+    assert_eq!((code, text.as_str()), (Some(0), ""));
+    assert!(!bundle.root.path().join("deep").exists());
+    let (code, _, text) = bundle.run(&["--overlay2", "none", "run", "one"]);
+    assert!(code == Some(1) && text.contains("/deep/t"), "{text}");
+}

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use abi::Errno;
-use abi::fs::Permissions;
+use abi::fs::{FileType, Permissions};
 use abi::time::Timespec;
 use cred::Credentials;
 use devfs::devices::{DevConfig, dev_tree};
@@ -18,7 +18,10 @@ use procfs::view::{KernelView, Machine};
 use procfs::{CpuModel, ProcConfig};
 use sysfs::SysConfig;
 use tmpfs::{Options, TmpFs};
-use vfs::{FileSystem, FsContext, Mount, MountFlags, MountNamespace, VfsPath, WalkFlags, WalkStart};
+use vfs::{
+    Caller, FileContext, FileSystem, FsContext, Mount, MountFlags, MountNamespace, VfsPath, WalkFlags,
+    WalkStart,
+};
 
 use crate::BootError;
 use crate::boot::{BootConfig, Mount as MountConfig, Overlay, Source};
@@ -57,17 +60,20 @@ pub(crate) fn build(
     let devpts = Devpts::new(Arc::clone(&materials.jobs));
     let mut builder = Builder { config, materials, devices: 16, namespace: None, devpts };
     let fs = builder.root(root)?;
-    let namespace = MountNamespace::new(Mount::new(fs, "root", flags(root)));
+    // Read-only once everything has its place.
+    let root_mount = Mount::new(fs, "root", flags(root) - MountFlags::RDONLY);
+    let namespace = MountNamespace::new(Arc::clone(&root_mount));
     builder.namespace = Some(Arc::clone(&namespace));
     let context = FsContext::new(namespace.root());
     for mount in mounts {
-        let at = find(&context, mount)?;
+        let fail = |errno| BootError::Mount { target: mount.target.clone(), errno };
         let fs = builder.file_system(mount)?;
+        let kind = fs.root().attr().map_err(fail)?.kind;
+        let at = place(&context, mount.target.as_bytes(), kind).map_err(fail)?;
         let name = fs.type_name();
-        namespace
-            .attach(Mount::new(fs, name, flags(mount)), &at)
-            .map_err(|errno| BootError::Mount { target: mount.target.clone(), errno })?;
+        namespace.attach(Mount::new(fs, name, flags(mount)), &at).map_err(fail)?;
     }
+    root_mount.set_flags(flags(root));
     Ok((namespace, context))
 }
 
@@ -86,10 +92,26 @@ fn flags(mount: &MountConfig) -> MountFlags {
     flags
 }
 
-fn find(context: &FsContext, mount: &MountConfig) -> Result<VfsPath, BootError> {
+/// Where something of `kind` is to be mounted: what is there, or else made for it, as runtimes do.
+fn place(context: &FsContext, target: &[u8], kind: FileType) -> vfs::Result<VfsPath> {
+    let cred = Credentials::root();
     let start = WalkStart { root: &context.root, at: &context.root };
-    vfs::walk(start, mount.target.as_bytes(), WalkFlags::FOLLOW, &Credentials::root())
-        .map_err(|errno| BootError::Mount { target: mount.target.clone(), errno })
+    match vfs::walk(start, target, WalkFlags::FOLLOW, &cred) {
+        Err(Errno::ENOENT) => {}
+        other => return other,
+    }
+    let caller = Caller::new(context, FileContext { cred: &cred, pid: 1, tid: 1 });
+    let ends = target.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    for parent in ends.filter_map(|end| target.get(..end)) {
+        match caller.mkdir(parent, 0o755) {
+            Ok(_) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    match kind {
+        FileType::Directory => caller.mkdir(target, 0o755),
+        _ => caller.mknod(target, FileType::Regular, 0o644, 0),
+    }
 }
 
 /// Makes file systems, each with a device number of its own.
