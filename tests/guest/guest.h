@@ -66,10 +66,10 @@ __attribute__((unused)) static void leave_scratch(void) {
     CHECK("scratch directory is empty and goes", chdir("/") == 0 && rmdir(scratch_path) == 0);
 }
 
-/* The status with which a child that runs `body` ends. */
-#define CHILD(status, body) do { \
+/* The status with which a child that runs the rest ends. */
+#define CHILD(status, ...) do { \
     pid_t child_ = fork(); \
-    if (child_ == 0) { body; _exit(0); } \
+    if (child_ == 0) { __VA_ARGS__; _exit(0); } \
     if (child_ < 0 || waitpid(child_, &(status), 0) != child_) (status) = -1; \
 } while (0)
 #endif

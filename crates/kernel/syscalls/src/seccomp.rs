@@ -83,6 +83,9 @@ fn load(cx: &Cx<'_>, from: UserAddr) -> SysResult<Program> {
     if !cred.no_new_privs && !cred.capable(CapSet::SYS_ADMIN) {
         return Err(Errno::EACCES.into());
     }
+    if list == 0 {
+        return Err(Errno::EINVAL.into());
+    }
     let raw: Vec<[u8; Insn::SIZE]> = mem.load_array(UserPtr::new(UserAddr(list)), count)?;
     let insns: Vec<Insn> = raw.into_iter().map(Insn::from_bytes).collect();
     Program::new(insns).map_err(|error| {
