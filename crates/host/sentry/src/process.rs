@@ -242,16 +242,23 @@ fn standard_files(stdio: Vec<OwnedFd>, watcher: &Arc<Watcher>) -> Result<Arc<FdT
     let host = |source| BootError::Host { doing: "taking over standard input and output", source };
     let anonymous = AnonFs::anon_inodefs(abi::fs::make_dev(0, 9));
     let table = FdTable::new();
+    let mut taken: Vec<(Arc<HostFile>, Arc<OpenFile>)> = Vec::new();
     for fd in stdio {
         let file = HostFile::new(fd, watcher).map_err(host)?;
+        // Output and errors into one file must not write over each other.
+        if let Some((_, open)) = taken.iter().find(|(other, _)| other.shares_offset(&file)) {
+            table.insert(Arc::clone(open), false, 0, 3).map_err(BootError::Start)?;
+            continue;
+        }
         let attr = AnonAttr { kind: file.kind(), uid: 0, gid: 0, now: now() };
         let inode = anonymous.inode(Some("host"), attr);
         let name = inode.name();
         let flags = file.flags();
         let position = file.position();
-        let open = OpenFile::anonymous(inode, &name, file, flags);
+        let open = OpenFile::anonymous(inode, &name, file.clone(), flags);
         // What has no offset refuses, and needs none.
         let _ = open.seek(vfs::SeekFrom::Start(position));
+        taken.push((file, Arc::clone(&open)));
         table.insert(open, false, 0, 3).map_err(BootError::Start)?;
     }
     Ok(Arc::new(table))

@@ -72,6 +72,23 @@ impl HostFile {
         (&self.fd).stream_position().unwrap_or(0)
     }
 
+    /// Is `other` the same open file description (`2>&1`)? Two descriptors of one file that share no offset
+    /// are two descriptions; whoever moves one sees whether the other moves along.
+    pub(crate) fn shares_offset(&self, other: &Self) -> bool {
+        let identity = |file: &Self| fstat(&file.fd).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+        if !self.seekable || !other.seekable || identity(self) != identity(other) {
+            return false;
+        }
+        let (ours, theirs) = (self.position(), other.position());
+        if ours != theirs {
+            return false;
+        }
+        self.moved_to(ours.saturating_add(1));
+        let follows = other.position() != theirs;
+        self.moved_to(ours);
+        follows
+    }
+
     /// Moves the host's offset along with the guest's.
     fn moved_to(&self, position: u64) {
         let moved = (&self.fd).seek(std::io::SeekFrom::Start(position));
@@ -263,6 +280,21 @@ mod tests {
         assert_eq!(file.read(&cx, 0, &mut sink), Ok(6));
         assert_eq!(sink.bytes, b"\0\0\0xyz");
         assert_eq!(file.seek(0, vfs::SeekFrom::End(-2)), Ok(4));
+    }
+
+    #[test]
+    fn a_copy_of_a_descriptor_is_told_from_another_opening() {
+        let watcher = Watcher::start().expect("a thread");
+        let fd = tempfile();
+        let copy = fd.try_clone().expect("a descriptor");
+        let again = std::fs::File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd)));
+        let file = HostFile::new(fd, &watcher).expect("a descriptor");
+        let copy = HostFile::new(copy, &watcher).expect("a descriptor");
+        let again = HostFile::new(again.expect("opens").into(), &watcher).expect("a descriptor");
+        let other = HostFile::new(tempfile(), &watcher).expect("a descriptor");
+        assert!(file.shares_offset(&copy) && copy.shares_offset(&file));
+        assert!(!file.shares_offset(&again) && !file.shares_offset(&other));
+        assert_eq!((file.position(), again.position()), (0, 0));
     }
 
     fn tempfile() -> std::os::fd::OwnedFd {
