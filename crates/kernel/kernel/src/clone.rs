@@ -62,16 +62,31 @@ impl CloneRequest {
 
 impl Task {
     /// Makes a task. Returns its id in the parent; with `CLONE_VFORK` only after the child has executed
-    /// a program or ended. A pidfd is the caller's business: it makes one from the id.
+    /// a program or ended.
     pub fn clone_task(
         self: &Arc<Self>,
         thread: &mut dyn GuestThread,
         request: &CloneRequest,
     ) -> SysResult<i32> {
+        self.clone_task_with(thread, request, |_| Ok(()))
+    }
+
+    /// As [`clone_task`](Self::clone_task); `made` is told of the child's process before the child runs,
+    /// with a descriptor table of its own already (`CLONE_PIDFD`). Its error undoes the child.
+    pub fn clone_task_with(
+        self: &Arc<Self>,
+        thread: &mut dyn GuestThread,
+        request: &CloneRequest,
+        made: impl FnOnce(&Arc<ThreadGroup>) -> Result<(), Errno>,
+    ) -> SysResult<i32> {
         request.check()?;
         let kernel = Arc::clone(self.kernel());
         let child = self.make_child(&kernel, request)?;
         let tid = child.tid();
+        if let Err(errno) = made(child.group()) {
+            kernel.remove_unstarted(&child);
+            return Err(errno.into());
+        }
         let vfork = request.flags.contains(CloneFlags::VFORK).then(Parker::new);
         child.holdings.lock().vfork = vfork.clone();
         if request.flags.contains(CloneFlags::PARENT_SETTID) {

@@ -4,20 +4,22 @@
 use std::sync::Arc;
 
 use abi::fs::{FileType, OpenFlags, Permissions};
+use abi::limits::Resource;
 use abi::{Errno, SysResult};
 use anonfs::eventfd::EventFdMode;
 use anonfs::{AnonAttr, EventFd, Pipe};
 use guestmem::{MemExt, UserCStr, UserPtr};
+use kernel::Task;
 use vfs::{File, Inode, NewNode, OpenFile, Seals};
 
 use crate::args::Fd;
 use crate::cx::Cx;
+use crate::services::Services;
 
 /// What the kind of an anonymous inode and its owner are.
-fn attr(cx: &Cx<'_>, kind: FileType) -> AnonAttr {
-    let cred = cx.task.cred();
-    let now = cx.services.clock.realtime().into();
-    AnonAttr { kind, uid: cred.fsuid, gid: cred.fsgid, now }
+fn attr(task: &Task, services: &Services, kind: FileType) -> AnonAttr {
+    let cred = task.cred();
+    AnonAttr { kind, uid: cred.fsuid, gid: cred.fsgid, now: services.clock.realtime().into() }
 }
 
 /// Flags of a creation: `O_CLOEXEC` and `O_NONBLOCK`, which `SFD_*`, `TFD_*` and the like equal.
@@ -33,10 +35,22 @@ pub(crate) fn install(
     file: Arc<dyn File>,
     flags: OpenFlags,
 ) -> SysResult<Fd> {
-    let inode = cx.services.anon.inode(Some(label), attr(cx, FileType::Regular));
+    Ok(install_for(cx.task, cx.services, label, file, flags)?)
+}
+
+/// As [`install`], where the thread is needed meanwhile.
+pub(crate) fn install_for(
+    task: &Task,
+    services: &Services,
+    label: &'static str,
+    file: Arc<dyn File>,
+    flags: OpenFlags,
+) -> Result<Fd, Errno> {
+    let inode = services.anon.inode(Some(label), attr(task, services, FileType::Regular));
     let name = inode.name();
     let open = OpenFile::anonymous(inode, &name, file, flags);
-    cx.install(open, flags.contains(OpenFlags::CLOEXEC))
+    let limit = task.group().limit(Resource::OpenFiles).cur;
+    Ok(Fd(task.fd_table()?.insert(open, flags.contains(OpenFlags::CLOEXEC), 0, limit)?))
 }
 
 /// `pipe(2)`.
@@ -49,7 +63,7 @@ pub(crate) fn pipe2(cx: &mut Cx<'_>, out: UserPtr<[i32; 2]>, flags: u32) -> SysR
     let flags = creation_flags(flags, OpenFlags::DIRECT)?;
     let (reader, writer) = Pipe::pair(flags);
     let inode: Arc<dyn Inode> = {
-        let inode = cx.services.pipefs.inode(None, attr(cx, FileType::Fifo));
+        let inode = cx.services.pipefs.inode(None, attr(cx.task, cx.services, FileType::Fifo));
         cx.services.openers.remember(&(inode.clone() as Arc<dyn Inode>), reader.pipe())?;
         inode
     };

@@ -1,12 +1,16 @@
 //! New tasks: `clone(2)`, `fork(2)`, `vfork(2)`.
 
+use std::sync::Arc;
+
 use abi::process::{CloneArgs, CloneFlags};
 use abi::{Errno, PAGE_SIZE, SysResult};
-use guestmem::{UserAddr, UserMem, UserPtr};
+use guestmem::{MemExt, UserAddr, UserMem, UserPtr};
+use kernel::ThreadGroup;
 use kernel::clone::CloneRequest;
 use zerocopy::IntoBytes;
 
 use crate::cx::Cx;
+use crate::pidfds;
 
 /// The signal bits of `clone(2)`'s flags (`CSIGNAL`).
 const EXIT_SIGNAL_MASK: u64 = 0xff;
@@ -40,7 +44,33 @@ pub(crate) fn clone(
         child_tid: child_tid.0,
         tls,
     };
-    cx.task.clone_task(cx.thread, &request)
+    if !request.flags.contains(CloneFlags::PIDFD) {
+        return cx.task.clone_task(cx.thread, &request);
+    }
+    // Both would be stored at one place.
+    if request.flags.contains(CloneFlags::PARENT_SETTID) {
+        return Err(Errno::EINVAL.into());
+    }
+    with_pidfd(cx, &request, UserPtr::new(parent_tid))
+}
+
+/// Makes a process and a file of it, whose descriptor goes to `out`.
+fn with_pidfd(cx: &mut Cx<'_>, request: &CloneRequest, out: UserPtr<i32>) -> SysResult<i32> {
+    if request.flags.intersects(CloneFlags::THREAD | CloneFlags::DETACHED) {
+        return Err(Errno::EINVAL.into());
+    }
+    let Cx { task, thread, services } = cx;
+    let mut installed = None;
+    let made = |group: &Arc<ThreadGroup>| {
+        let fd = pidfds::of_child(task, services, group)?;
+        installed = Some(fd);
+        Ok(task.mm().store(out, &fd.0)?)
+    };
+    let result = task.clone_task_with(*thread, request, made);
+    if let (Err(_), Some(fd)) = (&result, installed) {
+        drop(task.fd_table()?.remove(fd.0));
+    }
+    result
 }
 
 /// `clone3(2)`: no chosen ids (`set_tid`), no cgroup.
@@ -67,7 +97,10 @@ pub(crate) fn clone3(cx: &mut Cx<'_>, args: UserPtr<CloneArgs>, size: usize) -> 
         child_tid: args.child_tid,
         tls: args.tls,
     };
-    cx.task.clone_task(cx.thread, &request)
+    match flags.contains(CloneFlags::PIDFD) {
+        true => with_pidfd(cx, &request, UserPtr::new(UserAddr(args.pidfd))),
+        false => cx.task.clone_task(cx.thread, &request),
+    }
 }
 
 /// A structure that may grow in later kernels: what we do not know must be zero (`E2BIG`).

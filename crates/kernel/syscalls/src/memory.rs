@@ -47,6 +47,11 @@ pub(crate) fn mprotect(cx: &mut Cx<'_>, addr: UserAddr, len: u64, prot: u32) -> 
     Ok(cx.task.mm().mprotect(addr, len, prot)?)
 }
 
+/// `pkey_mprotect(2)`: there are no keys, but -1 names none.
+pub(crate) fn pkey_mprotect(cx: &mut Cx<'_>, addr: UserAddr, len: u64, prot: u32, key: i32) -> SysResult<()> {
+    if key == -1 { mprotect(cx, addr, len, prot) } else { Err(Errno::EINVAL.into()) }
+}
+
 /// `mremap(2)`.
 pub(crate) fn mremap(
     cx: &mut Cx<'_>,

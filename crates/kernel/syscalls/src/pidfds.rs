@@ -9,13 +9,17 @@ use abi::signal::{SigInfo, Signal};
 use abi::{Errno, SysResult};
 use cred::CapSet;
 use guestmem::{MemExt, UserPtr};
-use kernel::ThreadGroup;
+use kernel::{Task, ThreadGroup};
 use sync::wait::WaitQueue;
-use vfs::File;
+use vfs::{File, OpenFile};
 
-use crate::anon::{creation_flags, install};
+use crate::anon::{creation_flags, install_for};
 use crate::args::Fd;
 use crate::cx::Cx;
+use crate::services::Services;
+
+/// What `/proc/PID/fd` shows.
+const LABEL: &str = "[pidfd]";
 
 /// A process, ended or not: its id may be another's by now, so it is told apart by itself.
 struct PidFd {
@@ -43,8 +47,21 @@ impl File for PidFd {
 /// The process behind a pidfd; `EBADF` for another file.
 fn group_of(cx: &Cx<'_>, fd: Fd) -> SysResult<Arc<ThreadGroup>> {
     let file = cx.io_file(fd)?;
-    let pidfd: &PidFd = file.file().as_any().downcast_ref().ok_or(Errno::EBADF)?;
-    Ok(Arc::clone(&pidfd.group))
+    match file.file().as_any().downcast_ref::<PidFd>() {
+        Some(pidfd) => Ok(Arc::clone(&pidfd.group)),
+        None => Ok(named_in_proc(cx, &file).ok_or(Errno::EBADF)?),
+    }
+}
+
+/// A directory `/proc/PID` stands for the process, too.
+fn named_in_proc(cx: &Cx<'_>, file: &OpenFile) -> Option<Arc<ThreadGroup>> {
+    let path = file.path();
+    let below_root = path.dentry.parent().is_some_and(|parent| parent.parent().is_none());
+    if path.inode().fs().type_name() != "proc" || !below_root {
+        return None;
+    }
+    let pid = std::str::from_utf8(&path.dentry.name()).ok()?.parse().ok()?;
+    cx.task.kernel().process(pid)
 }
 
 /// Its id, for `waitid(2)`.
@@ -62,7 +79,14 @@ pub(crate) fn pidfd_open(cx: &mut Cx<'_>, pid: i32, flags: u32) -> SysResult<Fd>
         let thread = cx.task.kernel().task(pid).is_some();
         return Err(if thread { Errno::EINVAL } else { Errno::ESRCH }.into());
     };
-    install(cx, "[pidfd]", Arc::new(PidFd { group }), flags | OpenFlags::RDWR | OpenFlags::CLOEXEC)
+    let flags = flags | OpenFlags::RDWR | OpenFlags::CLOEXEC;
+    Ok(install_for(cx.task, cx.services, LABEL, Arc::new(PidFd { group }), flags)?)
+}
+
+/// A pidfd of the caller's for a process that is being made.
+pub(crate) fn of_child(task: &Task, services: &Services, group: &Arc<ThreadGroup>) -> Result<Fd, Errno> {
+    let pidfd = PidFd { group: Arc::clone(group) };
+    install_for(task, services, LABEL, Arc::new(pidfd), OpenFlags::RDWR | OpenFlags::CLOEXEC)
 }
 
 /// `pidfd_send_signal(2)`.
