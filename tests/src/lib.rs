@@ -1,12 +1,16 @@
-//! Guest programs run natively and in a sandbox, with their assertions compared: Linux is the oracle.
+//! Programs run natively and in a sandbox, with what they show compared: Linux is the oracle.
 //!
-//! A guest program is one C file under `tests/guest/`, which prints `ok NAME` or `not ok NAME` for each
-//! thing it asserts. [`build`] compiles it, [`run`] runs it under a deadline, [`verdict`] reads what it
-//! printed. The same binary runs natively and under `runsc do`: an assertion that fails natively is a
-//! mistake of the test; one that holds natively and fails in the sandbox is a flaw of ours.
+//! A *guest program* is one C file under `tests/guest/`, which prints `ok NAME` or `not ok NAME` for each
+//! thing it asserts. [`build`] compiles it, [`verdict`] reads what it printed. An *app* is a script under
+//! `tests/apps/` that uses real programs ([`app`]). [`run`] runs a command under a deadline, [`sandbox`] the
+//! same command natively and under `runsc do`. What fails natively is a mistake of the test; what holds
+//! natively and fails in the sandbox is a flaw of ours, or in the list of [`known`] ones.
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod build;
+pub mod known;
+pub mod leftovers;
 pub mod run;
 pub mod sandbox;
 pub mod verdict;

@@ -1,5 +1,6 @@
-//! Finding a `runsc` that can run a guest.
+//! Running a command under `runsc do`, and natively under the same conditions.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +11,41 @@ use crate::verdict::Verdict;
 /// Longest a guest program may take.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
+/// Names the `runsc` under test; `cargo xtask test` sets it.
+pub const RUNSC: &str = "RAMPART_RUNSC";
+
+/// What a command is run with, natively and in a sandbox alike.
+#[derive(Clone, Debug)]
+pub struct Conditions<'a> {
+    /// Working directory, home and place for temporary files.
+    pub scratch: &'a Path,
+    /// Variables beside the usual ones.
+    pub variables: &'a [(&'a str, &'a Path)],
+    /// When it is killed.
+    pub limit: Duration,
+}
+
+impl Conditions<'_> {
+    fn apply(&self, command: &mut Command) {
+        command.current_dir(self.scratch).env_clear();
+        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("HOME", self.scratch).env("TMPDIR", self.scratch);
+        command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
+        command.envs(self.variables.iter().copied());
+    }
+}
+
+/// Runs `words` natively.
+///
+/// # Errors
+/// The program could not be started.
+pub fn natively(words: &[&Path], conditions: &Conditions<'_>) -> io::Result<Output> {
+    let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = Command::new(program);
+    conditions.apply(command.args(arguments));
+    run(&mut command, conditions.limit)
+}
+
 /// A platform backend under test.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
@@ -19,19 +55,21 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Looks for `runsc` (the variable `RAMPART_RUNSC`, which `cargo xtask test` sets) and tries `probe`,
-    /// a guest program, under `platform`.
+    /// The one that [`RUNSC`] names, with `platform`; `None` when it names none.
+    pub fn find(platform: &'static str) -> Option<Self> {
+        let runsc = std::env::var_os(RUNSC).map(PathBuf::from)?;
+        Some(Self { platform, runsc })
+    }
+
+    /// Tries `probe`, a guest program.
     ///
     /// # Errors
-    /// Why the platform is not available, in words.
-    pub fn find(platform: &'static str, probe: &Path) -> Result<Self, String> {
-        let runsc = std::env::var_os("RAMPART_RUNSC").map(PathBuf::from);
-        let runsc = runsc.ok_or("RAMPART_RUNSC names no runsc")?;
-        let sandbox = Self { platform, runsc };
-        let output = sandbox.run(probe, LIMIT / 2)?;
+    /// Why a sandbox does not even run that, in words.
+    pub fn probe(&self, probe: &Path, conditions: &Conditions<'_>) -> Result<(), String> {
+        let output = self.run(&[probe], conditions).map_err(|error| error.to_string())?;
         let verdict = Verdict::read(&output);
         if verdict.complete && !verdict.assertions.is_empty() {
-            return Ok(sandbox);
+            return Ok(());
         }
         let why = output.stderr.lines().next().unwrap_or("it said nothing");
         Err(match output.status {
@@ -40,13 +78,20 @@ impl Sandbox {
         })
     }
 
-    /// Runs `program` in a sandbox.
+    /// Runs `words` in a sandbox.
     ///
     /// # Errors
-    /// `runsc` could not be started, in words.
-    pub fn run(&self, program: &Path, limit: Duration) -> Result<Output, String> {
+    /// `runsc` could not be started.
+    pub fn run(&self, words: &[&Path], conditions: &Conditions<'_>) -> io::Result<Output> {
+        let mut command = self.command();
+        conditions.apply(command.arg("--").args(words));
+        run(&mut command, conditions.limit)
+    }
+
+    /// `runsc do`, to be followed by flags and a program.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(&self.runsc);
-        command.arg("do").arg(program);
-        run(&mut command, limit).map_err(|error| format!("{}: {error}", self.runsc.display()))
+        command.args(["--platform", self.platform, "do"]);
+        command
     }
 }

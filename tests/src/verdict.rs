@@ -11,6 +11,10 @@ pub struct Verdict {
     pub assertions: BTreeMap<String, bool>,
     /// The program ended by itself, with a status that fits what it said.
     pub complete: bool,
+    /// The last one reported: where a program that did not end got stuck.
+    pub last: Option<String>,
+    /// Lines that are no assertions.
+    pub other_lines: Vec<String>,
 }
 
 impl Verdict {
@@ -28,9 +32,14 @@ impl Verdict {
             let (name, held) = match (line.strip_prefix("ok "), line.strip_prefix("not ok ")) {
                 (Some(name), _) => (name, true),
                 (None, Some(name)) => (name, false),
-                (None, None) => continue,
+                (None, None) => {
+                    verdict.other_lines.push(line.to_owned());
+                    continue;
+                }
             };
-            *verdict.assertions.entry(bare(name, held).to_owned()).or_insert(true) &= held;
+            let name = bare(name, held);
+            verdict.last = Some(name.to_owned());
+            *verdict.assertions.entry(name.to_owned()).or_insert(true) &= held;
         }
         verdict
     }
@@ -38,13 +47,6 @@ impl Verdict {
     /// The assertions that did not hold.
     pub fn failures(&self) -> Vec<&str> {
         self.assertions.iter().filter(|(_, held)| !**held).map(|(name, _)| name.as_str()).collect()
-    }
-
-    /// The assertions that hold in `self`, the oracle, and not in `other`.
-    pub fn lost_in<'a>(&'a self, other: &Self) -> Vec<&'a str> {
-        let held = |name: &String| other.assertions.get(name).copied().unwrap_or(false);
-        let lost = self.assertions.iter().filter(|(name, oracle)| **oracle && !held(name));
-        lost.map(|(name, _)| name.as_str()).collect()
     }
 }
 
@@ -67,11 +69,7 @@ mod tests {
         let verdict = Verdict::of_text("ok a: b # errno 0\nnoise\nnot ok b # errno 2\nok c\nnot ok c: why\n");
         assert_eq!(verdict.failures(), ["b", "c"]);
         assert_eq!(verdict.assertions.get("a: b"), Some(&true));
-    }
-
-    #[test]
-    fn silence_is_not_success() {
-        let oracle = Verdict::of_text("ok a\nok b\n");
-        assert_eq!(oracle.lost_in(&Verdict::of_text("ok a\n")), ["b"]);
+        assert_eq!(verdict.other_lines, ["noise"]);
+        assert_eq!(verdict.last.as_deref(), Some("c"));
     }
 }

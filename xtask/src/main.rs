@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask tidy`, `cargo xtask test` and `cargo xtask bench`.
+//! The project's own chores: `cargo xtask tidy`, `test`, `bench` and `known-failures`.
 //!
 //! Chores are Rust so that they need no second toolchain. `tidy` holds the rules that no compiler
 //! checks (layers, where `unsafe` may live, headers); `test` is what CI runs, and all that it runs.
@@ -22,6 +22,7 @@ chores:
   tidy   check the rules of the tree that no compiler checks
   bench  [--turns N] [--quick] [--peer RUNSC]... [OPERATION...]: the guest micro-benchmark, natively
          and in sandboxes, in one run
+  known-failures   rewrite tests/known-failures from what is seen; the lists may only shrink
   test   install what the tests need (Debian, root), then run every check and every test
 ";
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let outcome = match chore.as_deref() {
         Some("tidy") => run_tidy(),
         Some("test") => suite::run(&root()),
+        Some("known-failures") => suite::known_failures(&root()),
         Some("bench") => {
             bench::Options::parse(std::env::args().skip(2)).and_then(|o| bench::run(&root(), &o))
         }

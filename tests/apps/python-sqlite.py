@@ -1,0 +1,18 @@
+# sqlite3: transactions, two connections, write-ahead log.
+import sqlite3
+db = sqlite3.connect("db"); db.execute("pragma journal_mode=delete")
+db.execute("create table t(id integer primary key, name text, n real)")
+with db: db.executemany("insert into t(name, n) values(?, ?)", [(f"name{i}", i / 2) for i in range(2000)])
+print(db.execute("select count(*), sum(n), max(name) from t").fetchone())
+other = sqlite3.connect("db", timeout=0.1); db.execute("begin immediate"); db.execute("delete from t where id = 1")
+try: other.execute("begin immediate")
+except sqlite3.OperationalError as e: print(e)
+db.rollback(); print(other.execute("select count(*) from t").fetchone())
+try: db.execute("insert into t(id) values(1)")
+except sqlite3.IntegrityError as e: print(e)
+db.execute("create index i on t(name)"); print(db.execute("select id from t where name = 'name77'").fetchone())
+db.close(); other.close()
+db = sqlite3.connect("wal"); print(db.execute("pragma journal_mode=wal").fetchone())
+db.execute("create table t(x)"); other = sqlite3.connect("wal")
+with db: db.executemany("insert into t values(?)", [(i,) for i in range(500)])
+print(other.execute("select sum(x) from t").fetchone(), db.execute("pragma integrity_check").fetchone())
