@@ -58,22 +58,29 @@ pub fn programs() -> Result<Vec<Program>, BuildError> {
 
 /// Compiles `program` into `folder`; the binary's path.
 ///
-/// Static, so that it needs nothing from the root file system it runs in.
-///
 /// # Errors
 /// [`BuildError::NoCompiler`], [`BuildError::Refused`].
 pub fn build(program: &Program, folder: &Path) -> Result<PathBuf, BuildError> {
     let binary = folder.join(&program.name);
+    compile(&program.source, &binary)?;
+    Ok(binary)
+}
+
+/// Compiles a C file into `binary`; static, so that it needs nothing from the root file system it runs in.
+///
+/// # Errors
+/// [`BuildError::NoCompiler`], [`BuildError::Refused`].
+pub fn compile(source: &Path, binary: &Path) -> Result<(), BuildError> {
     let output = Command::new("gcc")
         // No warnings: a guest program passes bad arguments because they are bad.
         .args(["-std=gnu11", "-O1", "-w", "-static", "-pthread", "-o"])
-        .args([&binary, &program.source])
+        .args([binary, source])
         .stdin(Stdio::null())
         .output()
         .map_err(BuildError::NoCompiler)?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(BuildError::Refused { path: program.source.clone(), errors });
+        return Err(BuildError::Refused { path: source.to_owned(), errors });
     }
-    Ok(binary)
+    Ok(())
 }

@@ -4,13 +4,15 @@
 //! thing it asserts. [`build`] compiles it, [`verdict`] reads what it printed. An *app* is a script under
 //! `tests/apps/` that uses real programs ([`app`]). [`run`] runs a command under a deadline, [`sandbox`] the
 //! same command natively and under `runsc do`. What fails natively is a mistake of the test; what holds
-//! natively and fails in the sandbox is a flaw of ours, or in the list of [`known`] ones.
+//! natively and fails in the sandbox is a flaw of ours, or in the list of [`known`] ones. [`posture`]
+//! looks at a sandbox from the host.
 #![forbid(unsafe_code)]
 
 pub mod app;
 pub mod build;
 pub mod known;
 pub mod leftovers;
+pub mod posture;
 pub mod run;
 pub mod sandbox;
 pub mod verdict;
