@@ -1,10 +1,11 @@
-//! The project's own chores: `cargo xtask tidy`, `test`, `bench` and `known-failures`.
+//! The project's own chores: `cargo xtask tidy`, `test`, `bench`, `docs` and `known-failures`.
 //!
 //! Chores are Rust so that they need no second toolchain. `tidy` holds the rules that no compiler
 //! checks (layers, where `unsafe` may live, headers); `test` is what CI runs, and all that it runs.
 #![forbid(unsafe_code)]
 
 mod bench;
+mod docs;
 mod lexer;
 mod report;
 mod suite;
@@ -22,6 +23,7 @@ chores:
   tidy   check the rules of the tree that no compiler checks
   bench  [--turns N] [--quick] [--peer RUNSC]... [OPERATION...]: the guest micro-benchmark, natively
          and in sandboxes, in one run
+  docs   rewrite the pages of docs/ that runsc itself can tell
   known-failures   rewrite tests/known-failures from what is seen; the lists may only shrink
   test   install what the tests need (Debian, root), then run every check and every test
 ";
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let outcome = match chore.as_deref() {
         Some("tidy") => run_tidy(),
         Some("test") => suite::run(&root()),
+        Some("docs") => suite::docs(&root()),
         Some("known-failures") => suite::known_failures(&root()),
         Some("bench") => {
             bench::Options::parse(std::env::args().skip(2)).and_then(|o| bench::run(&root(), &o))

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use cargo_metadata::MetadataCommand;
 
 use crate::report::note;
-use crate::tidy;
+use crate::{docs as pages, tidy};
 
 /// A program the tests run, and the Debian package that brings it.
 ///
@@ -87,10 +87,25 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<bool> {
 
     let runsc = build_runsc(root)?;
     tally.step("building runsc", runsc.is_some());
+    if let Some(runsc) = &runsc {
+        let stale = pages::stale(root, runsc)?;
+        stale.iter().for_each(|page| note(&format!("{page} is not what runsc says: cargo xtask docs")));
+        tally.step("docs", stale.is_empty());
+    }
 
     tests(root, runsc, &mut tally)?;
     note(&format!("{} passed, {} failed", tally.passed, tally.failed));
     Ok(tally.failed == 0)
+}
+
+/// Builds `runsc`, and has it tell what it can in `docs/`.
+///
+/// # Errors
+/// When cargo cannot be run, or a page has no place for what is generated.
+pub(crate) fn docs(root: &Path) -> anyhow::Result<bool> {
+    let Some(runsc) = build_runsc(root)? else { return Ok(false) };
+    pages::run(root, &runsc)?;
+    Ok(true)
 }
 
 /// Runs the tests that have a list of known failures, and has them rewrite it.
