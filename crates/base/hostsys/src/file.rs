@@ -13,6 +13,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use abi::Errno;
 use abi::fs::{Stat, StatFs};
 use abi::time::Timespec;
+use abi::tty::Winsize;
 
 /// Most descriptors in one message received.
 pub const MAX_FDS: usize = 4;
@@ -48,6 +49,11 @@ pub fn receive_message(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Rece
 /// Accepts a connection of a listening socket (`accept4(2)`), close-on-exec.
 pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     raw::accept(listener)
+}
+
+/// The size of a terminal's window (`TIOCGWINSZ`, `ioctl_tty(2)`). `ENOTTY` for what is none.
+pub fn window_size(terminal: BorrowedFd<'_>) -> Result<Winsize, Errno> {
+    raw::window_size(terminal)
 }
 
 /// An entry of a directory, as the host gives it (`getdents(2)`).

@@ -1,9 +1,11 @@
 //! The Sentry's end: a thread that accepts, and one a connection.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::ControlError;
 use crate::message::{ExitStatus, Process, ProcessInfo, Reply, Request, Target, receive, send};
@@ -52,9 +54,9 @@ struct State {
     guest: Option<Arc<dyn Guest>>,
     begin: Option<Begin>,
     ended: Option<ExitStatus>,
-    connections: usize,
-    /// Requests whose answer the end of the sandbox waits for.
-    pending: usize,
+    connections: Vec<Arc<OwnedFd>>,
+    /// Of them, those that wait for something else than the container's end.
+    busy: usize,
 }
 
 impl Shared {
@@ -72,6 +74,10 @@ impl Shared {
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn forget(&self, socket: &Arc<OwnedFd>) {
+        self.change(|state| state.connections.retain(|other| !Arc::ptr_eq(other, socket)));
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -106,36 +112,50 @@ impl Server {
     /// The container's first process has ended. Tells those who wait, and lets those know who had a hand in
     /// it; the process may exit afterwards.
     pub fn ended(&self, status: ExitStatus) {
-        self.shared.change(|state| state.ended = Some(status));
+        self.shared.change(|state| {
+            state.ended = Some(status);
+            state.connections.iter().for_each(|socket| stop_reading(socket));
+        });
         let state = self.shared.lock();
+        let unheard = |state: &mut State| state.connections.len() > state.busy;
         // The result does not matter: after that time the process exits anyway.
-        let _ = self.shared.changed.wait_timeout_while(state, FAREWELL, |state| state.pending > 0);
+        let _ = self.shared.changed.wait_timeout_while(state, FAREWELL, unheard);
     }
+}
+
+/// What has arrived can still be read, then comes the end.
+fn stop_reading(socket: &OwnedFd) {
+    // Fails when the client is gone, which comes to the same.
+    let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
 }
 
 fn accept(shared: &Arc<Shared>, listener: &OwnedFd) {
     loop {
-        shared.wait_until(|state| (state.connections < MAX_CONNECTIONS).then(|| state.connections += 1));
-        let serve = |socket: OwnedFd| {
-            let shared = Arc::clone(shared);
-            let body = move || {
-                if let Err(error) = converse(&shared, &socket) {
-                    tracing::warn!(%error, "closing a control connection");
-                }
-                shared.change(|state| state.connections -= 1);
-            };
-            thread::Builder::new().name("control-client".into()).stack_size(STACK_SIZE).spawn(body)
-        };
-        match hostsys::file::accept(listener.as_fd()).map(serve) {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "no thread for a control connection");
-                shared.change(|state| state.connections -= 1);
-            }
+        shared.wait_until(|state| (state.connections.len() < MAX_CONNECTIONS).then_some(()));
+        let socket = match hostsys::file::accept(listener.as_fd()) {
+            Ok(socket) => Arc::new(socket),
             Err(error) => {
                 tracing::error!(%error, "the control socket is lost");
                 return;
             }
+        };
+        shared.change(|state| {
+            if state.ended.is_some() {
+                stop_reading(&socket);
+            }
+            state.connections.push(Arc::clone(&socket));
+        });
+        let (serving, serves) = (Arc::clone(shared), Arc::clone(&socket));
+        let body = move || {
+            if let Err(error) = converse(&serving, &serves) {
+                tracing::warn!(%error, "closing a control connection");
+            }
+            serving.forget(&serves);
+        };
+        let thread = thread::Builder::new().name("control-client".into()).stack_size(STACK_SIZE);
+        if let Err(error) = thread.spawn(body) {
+            tracing::warn!(%error, "no thread for a control connection");
+            shared.forget(&socket);
         }
     }
 }
@@ -148,14 +168,11 @@ fn converse(shared: &Shared, socket: &OwnedFd) -> Result<(), ControlError> {
             other => other?,
         };
         // What may take for ever without the container's end is not waited for at that.
-        let prompt = !matches!(request, Request::Wait { pid: Some(_) } | Request::Exec(_));
-        if prompt {
-            shared.change(|state| state.pending += 1);
-        }
-        let sent = send(socket.as_fd(), &answer(shared, request, fds), &[]);
-        if prompt {
-            shared.change(|state| state.pending -= 1);
-        }
+        let busy = usize::from(matches!(request, Request::Wait { pid: Some(_) } | Request::Exec(_)));
+        shared.change(|state| state.busy += busy);
+        let reply = answer(shared, request, fds);
+        shared.change(|state| state.busy -= busy);
+        let sent = send(socket.as_fd(), &reply, &[]);
         match sent {
             Err(ControlError::Gone) => return Ok(()),
             other => other?,

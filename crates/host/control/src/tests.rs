@@ -70,12 +70,19 @@ fn a_container_is_created_started_used_and_ended() {
     let pid = client.exec(process("words"), [write.as_fd(); 3]).expect("runs");
     assert_eq!(nix::unistd::read(&read, &mut bytes), Ok(5));
     assert_eq!(client.wait(Some(pid)).expect("waits"), ExitStatus::Signaled(9));
-    let waiter = std::thread::spawn(move || client.wait(None));
-    let late = Client::connect(&long).expect("connects");
-    // Told whether it comes before or after.
+    let idle = Client::connect(&long).expect("connects");
+    idle.hello().expect("answers");
+    let asked = Client::connect(&long).expect("connects");
+    hostsys::file::send_message(asked.as_fd(), b"{\"wait\":{\"pid\":null}}", None).expect("asks");
+    let since = std::time::Instant::now();
     server.ended(ExitStatus::Exited(3));
-    assert_eq!(waiter.join().expect("joins").expect("waits"), ExitStatus::Exited(3));
-    assert_eq!(late.wait(None).expect("waits"), ExitStatus::Exited(3));
+    // All who had asked have been told, and nobody who does not ask is waited for.
+    assert!(since.elapsed() < std::time::Duration::from_secs(2));
+    drop(server);
+    let mut bytes = [0; 64];
+    let told = hostsys::file::receive_message(asked.as_fd(), &mut bytes).expect("told");
+    assert_eq!(&bytes[..told.len], b"{\"ended\":{\"exited\":3}}");
+    assert!(matches!(idle.start(), Err(ControlError::Gone)));
 }
 
 fn null() -> [std::os::fd::BorrowedFd<'static>; 3] {

@@ -104,7 +104,9 @@ pub(crate) fn ps(root: &StateRoot, arguments: &Ps) -> Result<u8> {
     container.require(&[Status::Created, Status::Running], "list the processes of")?;
     let processes = connect(container.dir())?.processes()?;
     if arguments.format == Format::Json {
-        return print(&serde_json::to_string(&processes)?);
+        // Only their ids, as other runtimes; but those in the container, for they have none outside.
+        let pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
+        return print(&serde_json::to_string(&pids)?);
     }
     let lines = processes
         .iter()

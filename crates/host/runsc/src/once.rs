@@ -104,6 +104,9 @@ fn mounts(cli: &Cli, arguments: &Do, rootfs: &Path) -> Result<(Vec<Mount>, Vec<A
             mounts.push(kernel(target, name, options));
         }
     }
+    if rootfs == Path::new("/") {
+        mounts_of_host(readonly, &mut mounts, &mut attachments)?;
+    }
     for volume in &arguments.volume {
         let Volume { host, guest, readonly } = volume;
         let path = host.canonicalize().with_context(|| format!("--volume {host:?}"))?;
@@ -113,6 +116,58 @@ fn mounts(cli: &Cli, arguments: &Do, rootfs: &Path) -> Result<(Vec<Mount>, Vec<A
         mounts.push(Mount { target, source, readonly: *readonly, options: Vec::new() });
     }
     Ok((mounts, attachments))
+}
+
+/// File systems of the host that hold no files of its users, and places that the guest has its own of.
+const PSEUDO: [&str; 18] = [
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "nsfs",
+    "proc",
+    "pstore",
+    "securityfs",
+    "sysfs",
+];
+const OURS: [&str; 3] = ["/dev", "/proc", "/sys"];
+/// Most of the host's mounts that are shown.
+const MAX_MOUNTS: usize = 64;
+
+/// What is mounted in the host's tree, one by one, so that the host's `/proc` and the like are not even
+/// below. Under an overlay, which is the root's only, they are read-only.
+fn mounts_of_host(readonly: bool, mounts: &mut Vec<Mount>, attachments: &mut Vec<Attachment>) -> Result<()> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
+    for target in table.lines().filter_map(place_of_mount).take(MAX_MOUNTS) {
+        // One that is covered by another, or out of our reach, is not shown.
+        if mounts.iter().any(|mount| mount.target == target) || !Path::new(&target).exists() {
+            continue;
+        }
+        let source = Source::Gofer(u32::try_from(attachments.len())?);
+        attachments.push(Attachment { path: (&target).into(), readonly, submounts: Submounts::LeftOut });
+        mounts.push(Mount { target, source, readonly, options: Vec::new() });
+    }
+    Ok(())
+}
+
+/// Where a line of `mountinfo` (`proc_pid_mountinfo(5)`) says that files of users are mounted.
+fn place_of_mount(line: &str) -> Option<String> {
+    let target = line.split(' ').nth(4)?;
+    let kind = line.split_once(" - ")?.1.split(' ').next()?;
+    let path = Path::new(target);
+    let ours = OURS.iter().any(|ours| path.starts_with(ours));
+    // A name with a character that is written as an escape is left out: none of a system's own has one.
+    let plain = !target.contains('\\');
+    (target != "/" && plain && !ours && !PSEUDO.contains(&kind)).then(|| target.to_owned())
 }
 
 fn process(arguments: &Do, rootfs: &Path, terminal: bool) -> Result<Process> {
@@ -181,7 +236,19 @@ pub(crate) fn with(mut all: Vec<String>, wanted: &[String]) -> Result<Vec<String
 
 #[cfg(test)]
 mod tests {
-    use super::{environment, with};
+    use super::{environment, place_of_mount, with};
+
+    #[test]
+    fn only_files_of_users_are_shown() {
+        let line = |target: &str, kind: &str| {
+            format!("36 35 98:0 / {target} rw,noatime shared:1 - {kind} /dev/x rw")
+        };
+        assert_eq!(place_of_mount(&line("/home", "ext4")).as_deref(), Some("/home"));
+        for (target, kind) in [("/", "ext4"), ("/dev/shm", "tmpfs"), ("/x", "proc"), ("/a\\040b", "ext4")] {
+            assert_eq!(place_of_mount(&line(target, kind)), None, "{target}");
+        }
+        assert_eq!(place_of_mount("nonsense"), None);
+    }
 
     #[test]
     fn what_is_asked_for_replaces() {

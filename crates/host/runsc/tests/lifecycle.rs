@@ -36,7 +36,11 @@ fn a_container_is_created_started_killed_and_deleted() {
     assert!(bundle.good(&["ps", "one"]).lines().any(|line| line.ends_with(" pause")));
     let waiter =
         bundle.command(&["wait", "one"]).stdout(std::process::Stdio::piped()).spawn().expect("starts");
-    std::thread::sleep(Duration::from_millis(50));
+    // It has asked when it receives (system call 47), and whoever has asked is told.
+    until("its question", || {
+        let call = std::fs::read_to_string(format!("/proc/{}/syscall", waiter.id())).ok()?;
+        call.starts_with("47 ").then_some(())
+    });
     bundle.good(&["kill", "one", "KILL"]);
     let told = String::from_utf8(waiter.wait_with_output().expect("ends").stdout).expect("UTF-8");
     assert_eq!(serde_json::from_str::<serde_json::Value>(&told).expect("JSON")["exitStatus"], 137);

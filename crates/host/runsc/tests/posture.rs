@@ -70,6 +70,12 @@ fn both_processes_are_locked_in() {
             assert_eq!(capabilities(pid, set), 0, "{set} of {pid}");
         }
         assert_eq!(status(pid, "NoNewPrivs").as_deref(), Some("1"));
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads") {
+            let task = task.expect("a thread").file_name().into_string().expect("a number");
+            let task = task.parse().expect("a number");
+            assert_eq!(status(task, "Seccomp").as_deref(), Some("2"), "thread {task} of {pid}");
+            assert_eq!(capabilities(task, "CapEff"), capabilities(pid, "CapEff"), "thread {task} of {pid}");
+        }
         let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("mounts");
         let fields: Vec<&str> = mounts.split_whitespace().collect();
         assert_eq!(mounts.lines().count(), 1, "{mounts}");
@@ -85,7 +91,6 @@ fn both_processes_are_locked_in() {
         assert_eq!(capabilities(running.gofer, set), FILE_CAPABILITIES, "{set} of the gofer");
         assert_eq!(capabilities(running.sentry, set), 0, "{set} of the sentry");
     }
-    assert_eq!(status(running.gofer, "Seccomp").as_deref(), Some("2"));
 }
 
 #[test]

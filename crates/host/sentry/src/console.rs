@@ -6,7 +6,7 @@
 
 use std::fs::File as HostFd;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use abi::Errno;
@@ -15,6 +15,7 @@ use cred::Credentials;
 use devfs::job::JobControl;
 use devfs::tty::{Locked, MasterFile, Tty};
 use guestmem::{SliceSource, VecSink};
+use nix::poll::{PollFd, PollFlags, poll};
 use sync::wait::Parker;
 use vfs::{File, FileContext};
 
@@ -22,6 +23,8 @@ use crate::BootError;
 
 /// Bytes carried at a time.
 const PIECE: usize = 4096;
+/// How often to look at the size of the window, in milliseconds.
+const LOOK_MS: u16 = 500;
 /// Device number of `/dev/console`.
 const CONSOLE: (u32, u32) = (5, 1);
 
@@ -33,8 +36,8 @@ pub(crate) fn start(
 ) -> Result<Arc<Tty>, BootError> {
     let (tty, master) = Tty::new(0, abi::fs::make_dev(CONSOLE.0, CONSOLE.1), Locked::No, jobs);
     let master = Arc::new(master);
-    let (for_input, for_output) = (Arc::clone(&master), master);
-    spawn("console-in", move || carry_in(HostFd::from(input), &for_input))?;
+    let (for_input, for_output, sized) = (Arc::clone(&master), master, Arc::clone(&tty));
+    spawn("console-in", move || carry_in(HostFd::from(input), &sized, &for_input))?;
     spawn("console-out", move || carry_out(HostFd::from(output), &for_output))?;
     Ok(tty)
 }
@@ -44,12 +47,21 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), BootErro
     thread.map(drop).map_err(|source| BootError::Host { doing: "starting a thread for the console", source })
 }
 
-/// From the host's terminal to the guest's, until the host's hangs up.
-fn carry_in(mut host: HostFd, master: &MasterFile) {
+/// From the host's terminal to the guest's, until the host's hangs up. On the way it looks at the size of
+/// the window: nobody tells a process of another session when that changes.
+fn carry_in(mut host: HostFd, tty: &Tty, master: &MasterFile) {
     let cred = Credentials::root();
     let cx = FileContext { cred: &cred, pid: 0, tid: 0 };
     let mut piece = [0; PIECE];
-    while let Ok(n @ 1..) = host.read(&mut piece) {
+    loop {
+        if let Ok(size) = hostsys::file::window_size(host.as_fd()) {
+            tty.set_winsize(size);
+        }
+        match poll(&mut [PollFd::new(host.as_fd(), PollFlags::POLLIN)], LOOK_MS) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
+            _ => {}
+        }
+        let Ok(n @ 1..) = host.read(&mut piece) else { return };
         let mut source = SliceSource(piece.get(..n).unwrap_or_default());
         while !source.0.is_empty() {
             match master.write(&cx, 0, &mut source) {

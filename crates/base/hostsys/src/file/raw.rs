@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use abi::Errno;
 use abi::fs::StatFs;
+use abi::tty::Winsize;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 use super::MAX_FDS;
@@ -81,6 +82,15 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
             other => return other.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).map_err(errno),
         }
     }
+}
+
+pub(super) fn window_size(terminal: BorrowedFd<'_>) -> Result<Winsize, Errno> {
+    // `abi::tty::Winsize` is the host's `struct winsize`, and any bytes are a valid value of it.
+    const { assert!(size_of::<Winsize>() == size_of::<libc::winsize>()) };
+    let mut size = Winsize::default();
+    // SAFETY: `size` is writable and has the size and layout the host writes.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    length(result as isize).map(|_| size)
 }
 
 pub(super) fn getdents64(dir: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
