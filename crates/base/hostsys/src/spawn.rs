@@ -16,7 +16,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use thiserror::Error;
 
-use crate::namespace::{Namespaces, map_ids};
+use crate::namespace::{Ids, Mapped, Namespaces, map_ids};
 use crate::{errno, io_errno, pidfd};
 
 /// What becomes of a child when its parent dies.
@@ -35,6 +35,8 @@ pub struct Program<'a> {
     pub args: Vec<OsString>,
     /// Namespaces that the child gets of its own.
     pub namespaces: Namespaces,
+    /// What its ids are outside, when it gets a user namespace.
+    pub ids: Ids,
     /// Its descriptors: the one at index `i` is number `i` there. All others are closed.
     pub fds: Vec<BorrowedFd<'a>>,
     /// What becomes of it when the thread that started it ends.
@@ -55,6 +57,7 @@ pub struct Child {
 #[repr(u8)]
 pub(crate) enum Step {
     Session = 1,
+    Ids,
     ParentDeath,
     Descriptors,
     Exec,
@@ -94,7 +97,7 @@ pub fn spawn_self(program: &Program<'_>) -> Result<Child, SpawnError> {
     let (pid, process) = raw::start(plan).map_err(|error| SpawnError::Clone(program.namespaces, error))?;
     drop((go_read, report_write));
     let child = Child { pid, process };
-    match release(program.namespaces, pid, go_write, report_read) {
+    match release(program, pid, go_write, report_read) {
         Ok(()) => Ok(child),
         Err(error) => {
             // Both fail only when it is gone already.
@@ -106,18 +109,21 @@ pub fn spawn_self(program: &Program<'_>) -> Result<Child, SpawnError> {
 }
 
 /// Maps the ids of a child, lets it go on, and waits until it executes the program.
-fn release(namespaces: Namespaces, pid: i32, go: OwnedFd, report: OwnedFd) -> Result<(), SpawnError> {
-    if namespaces.contains(Namespaces::CLONE_NEWUSER) {
-        map_ids(pid).map_err(SpawnError::Map)?;
-    }
-    std::fs::File::from(go).write_all(&[1]).map_err(|_| SpawnError::Died)?;
+fn release(program: &Program<'_>, pid: i32, go: OwnedFd, report: OwnedFd) -> Result<(), SpawnError> {
+    let mapped = match program.namespaces.contains(Namespaces::CLONE_NEWUSER) {
+        true => map_ids(pid, program.ids).map_err(SpawnError::Map)?,
+        false => Mapped::Already,
+    };
+    // Open until the child executes the program: it takes the other end's closing for our death.
+    let mut go = std::fs::File::from(go);
+    go.write_all(&[mapped as u8]).map_err(|_| SpawnError::Died)?;
     let mut text = Vec::new();
     std::fs::File::from(report).read_to_end(&mut text).map_err(|error| SpawnError::Pipe(io_errno(&error)))?;
     match text.as_slice() {
         [] => Ok(()),
         [step, code @ ..] => {
             let code = code.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-            let doing = [Step::Session, Step::ParentDeath, Step::Descriptors, Step::Exec]
+            let doing = [Step::Session, Step::Ids, Step::ParentDeath, Step::Descriptors, Step::Exec]
                 .into_iter()
                 .find(|known| *known as u8 == *step)
                 .map_or("start", Step::doing);
@@ -130,6 +136,7 @@ impl Step {
     fn doing(self) -> &'static str {
         match self {
             Self::Session => "start a session",
+            Self::Ids => "become root in its user namespace",
             Self::ParentDeath => "ask to die with its parent",
             Self::Descriptors => "place its descriptors",
             Self::Exec => "execute /proc/self/exe",

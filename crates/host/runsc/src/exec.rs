@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use control::{Client, Process};
-use hostsys::namespace::Namespaces;
+use hostsys::namespace::{Ids, Namespaces};
 use hostsys::spawn::{ParentDeath, Program, spawn_self};
 use sandbox::{StateRoot, Status, spec};
 
@@ -78,6 +78,7 @@ fn stand_in(cli: &Cli, arguments: &Exec, pid: u32, clients: [&Client; 2]) -> Res
     let program = Program {
         args: args.chain(["stand".into(), pid.to_string().into()]).collect(),
         namespaces: Namespaces::empty(),
+        ids: Ids::Same,
         fds: [null.as_fd(), null.as_fd(), log.as_fd()].into_iter().chain(others).collect(),
         parent_death: ParentDeath::Survived,
     };

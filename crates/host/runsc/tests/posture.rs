@@ -87,6 +87,10 @@ fn both_processes_are_locked_in() {
         let session = session.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(3));
         assert_eq!(session, Some(pid.to_string().as_str()), "a session of its own");
     }
+    // Nobody outside, in all four ids and without groups.
+    assert_eq!(status(running.sentry, "Uid").as_deref(), Some("65534\t65534\t65534\t65534"));
+    assert_eq!(status(running.sentry, "Gid").as_deref(), Some("65534\t65534\t65534\t65534"));
+    assert_eq!(status(running.sentry, "Groups").as_deref(), Some(""));
     for set in ["CapEff", "CapPrm"] {
         assert_eq!(capabilities(running.gofer, set), FILE_CAPABILITIES, "{set} of the gofer");
         assert_eq!(capabilities(running.sentry, set), 0, "{set} of the sentry");

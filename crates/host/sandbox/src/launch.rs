@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use abi::Errno;
 use hostsys::mount::{self, Access, Submounts};
-use hostsys::namespace;
+use hostsys::namespace::{self, Ids};
 use hostsys::pidfd::{self, Ended};
 use hostsys::spawn::{Child, ParentDeath, Program, spawn_self};
 use nix::errno::Errno as HostErrno;
@@ -117,6 +118,7 @@ impl Common<'_> {
     fn start(
         &self,
         command: &str,
+        ids: Ids,
         config: &OwnedFd,
         lifeline: BorrowedFd<'_>,
         others: &[BorrowedFd<'_>],
@@ -126,7 +128,8 @@ impl Common<'_> {
         fds.extend_from_slice(others);
         let name = std::iter::once(OsString::from("runsc"));
         let args = name.chain(self.flags.iter().cloned()).chain([command.into()]).collect();
-        let program = Program { args, namespaces: namespace::ALL, fds, parent_death: self.parent_death };
+        let parent_death = self.parent_death;
+        let program = Program { args, namespaces: namespace::ALL, ids, fds, parent_death };
         Ok(Half { child: spawn_self(&program)?, report: report.into() })
     }
 }
@@ -159,7 +162,13 @@ fn start_gofer(
     let attachments = attachments.collect();
     let sockets = sockets.iter().map(|socket| fds.add(socket.as_fd())).collect();
     let config = seal(&GoferConfig { attachments, sockets })?;
-    common.start("gofer", &config, lifeline, fds.0.get(FIRST as usize..).unwrap_or_default())
+    common.start("gofer", Ids::Same, &config, lifeline, fds.0.get(FIRST as usize..).unwrap_or_default())
+}
+
+/// A Sentry opens nothing by itself, so it need not be anybody outside; as long as nobody may execute us.
+fn ids_of_sentry() -> Ids {
+    let others = std::fs::metadata("/proc/self/exe").is_ok_and(|data| data.mode() & 0o001 != 0);
+    if others && nix::unistd::geteuid().is_root() { Ids::Nobody } else { Ids::Same }
 }
 
 fn start_sentry(
@@ -174,7 +183,7 @@ fn start_sentry(
     let control = plan.control.map(|socket| fds.add(socket));
     let config = BootConfig { fds: InheritedFds { control, gofer, stdio }, ..plan.boot.clone() };
     let config = seal::<handover::SentryConfig>(&config)?;
-    common.start("boot", &config, lifeline, fds.0.get(FIRST as usize..).unwrap_or_default())
+    common.start("boot", ids_of_sentry(), &config, lifeline, fds.0.get(FIRST as usize..).unwrap_or_default())
 }
 
 impl Sandbox {

@@ -13,6 +13,7 @@ use abi::Errno;
 
 use super::{ParentDeath, Program, Step};
 use crate::errno;
+use crate::namespace::Mapped;
 
 /// Everything the child needs, made before it exists.
 pub(super) struct Plan<'a> {
@@ -105,11 +106,6 @@ unsafe fn run(plan: &mut Plan<'_>) -> ! {
 /// Only in a child of [`start`].
 unsafe fn prepare(plan: &mut Plan<'_>) -> Result<(), Option<Step>> {
     let check = |result: libc::c_int, step| if result < 0 { Err(Some(step)) } else { Ok(result) };
-    // Before waiting: a parent that dies now closes the pipe, one that dies later kills us.
-    if plan.parent_death == ParentDeath::Kills {
-        // SAFETY: numbers only.
-        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }, Step::ParentDeath)?;
-    }
     let [go, parents_go] = plan.go;
     // SAFETY: a descriptor of the child's own table, which nothing there owns.
     unsafe { libc::close(parents_go) };
@@ -117,6 +113,21 @@ unsafe fn prepare(plan: &mut Plan<'_>) -> Result<(), Option<Step>> {
     // SAFETY: the byte is writable.
     if unsafe { libc::read(go, (&raw mut byte).cast(), 1) } != 1 {
         return Err(None);
+    }
+    if byte == Mapped::BecomeRoot as u8 {
+        // SAFETY: as of ours.
+        unsafe { become_root() }.map_err(|()| Some(Step::Ids))?;
+    }
+    if plan.parent_death == ParentDeath::Kills {
+        // After the change of ids, which forgets it. SAFETY: numbers only.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }, Step::ParentDeath)?;
+        let mut parent = libc::pollfd { fd: go, events: 0, revents: 0 };
+        // SAFETY: one structure, which is writable.
+        check(unsafe { libc::poll(&raw mut parent, 1, 0) }, Step::ParentDeath)?;
+        // A parent that has died before that has closed the pipe.
+        if parent.revents != 0 {
+            return Err(None);
+        }
     }
     // SAFETY: no arguments.
     check(unsafe { libc::setsid() }, Step::Session)?;
@@ -127,6 +138,22 @@ unsafe fn prepare(plan: &mut Plan<'_>) -> Result<(), Option<Step>> {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) };
     // SAFETY: as of ours.
     unsafe { place(plan) }.map_err(|()| Some(Step::Descriptors))
+}
+
+/// Takes the only ids there are in the user namespace.
+///
+/// # Safety
+///
+/// Only in a child of [`start`].
+unsafe fn become_root() -> Result<(), ()> {
+    let check = |result: libc::c_long| if result < 0 { Err(()) } else { Ok(()) };
+    // Raw, as the C library would have other threads do the same, and has taken over their list from us.
+    // SAFETY: an empty list.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) })?;
+    // SAFETY: numbers only.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, 0, 0, 0) })?;
+    // SAFETY: numbers only.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, 0, 0, 0) })
 }
 
 /// Gives the descriptors their numbers, and closes the others; the report goes right behind them.
