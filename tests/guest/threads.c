@@ -27,6 +27,11 @@ static void *ids(void *arg) {
 static long futex(int *word, int op, int value, const struct timespec *timeout) {
     return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
 }
+static void *outlives(void *arg) {
+    usleep(20000);
+    syscall(SYS_exit, 4);
+    return arg;
+}
 int main(void) {
     pthread_t t[4];
     void *result;
@@ -56,5 +61,11 @@ int main(void) {
     FAILS("futex: no address", futex((int *)4096, FUTEX_WAIT, 1, &brief), EFAULT);
     CHECK("futex: nobody to wake", futex(&word, FUTEX_WAKE, 1, NULL) == 0);
     FAILS("futex: unknown operation", futex(&word, 99, 1, NULL), ENOSYS);
+    int status;
+    CHILD(status, {
+        pthread_create(&t[0], NULL, outlives, NULL);
+        syscall(SYS_exit, 3);
+    });
+    CHECK("the exit code of the last thread counts", WIFEXITED(status) && WEXITSTATUS(status) == 4);
     return done();
 }

@@ -164,6 +164,19 @@ static void posix(void) {
     CHECK("now", alarms == 1);
     timer_delete(timer);
 }
+static void *burner(void *arg) {
+    burn(0.3);
+    return arg;
+}
+static void on_processor_time(void) {
+    pthread_t thread;
+    struct timespec some = {0, 100000000};
+    double start = now(CLOCK_PROCESS_CPUTIME_ID);
+    pthread_create(&thread, NULL, burner, NULL);
+    CHECK("sleep while others use the processor", clock_nanosleep(CLOCK_PROCESS_CPUTIME_ID, 0, &some, NULL) == 0
+          && now(CLOCK_PROCESS_CPUTIME_ID) - start >= 0.1);
+    pthread_join(thread, NULL);
+}
 static void usage(void) {
     struct rusage use;
     struct tms tms;
@@ -189,6 +202,7 @@ int main(void) {
     sleeping();
     intervals();
     posix();
+    on_processor_time();
     usage();
     return done();
 }

@@ -29,12 +29,13 @@ struct Notices {
 }
 
 impl Task {
-    /// `exit(2)`: only this thread. It ends when the call returns.
+    /// `exit(2)`: only this thread. It ends when the call returns; with the last one the process does.
     pub fn exit_thread(self: &Arc<Self>, code: i32) {
         let last = {
             let table = self.kernel().table.lock();
             table.groups.get(&self.tgid()).is_none_or(|node| node.members.len() <= 1)
         };
+        self.group().life.lock().last_code = code;
         if last {
             self.exit_group(code);
         } else {
@@ -47,9 +48,9 @@ impl Task {
         self.kernel().end_group(self.group(), WaitStatus::Exited(code as u8));
     }
 
-    /// The code a lone thread leaves when it was the last to call `exit(2)`.
+    /// The code that counts when threads that call `exit(2)` at once each think that they are not the last.
     pub(crate) fn exit_code(&self) -> i32 {
-        0
+        self.group().life.lock().last_code
     }
 
     /// Ends the task: gives back what it holds, tells who must be told.

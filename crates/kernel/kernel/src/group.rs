@@ -44,6 +44,8 @@ pub struct ThreadGroup {
 pub(crate) struct Life {
     /// How the whole process is ending.
     pub(crate) ending: Option<WaitStatus>,
+    /// What was given to `exit(2)` last: the process's status, when no thread ends it whole.
+    pub(crate) last_code: i32,
     /// It is over.
     pub(crate) ended: Option<WaitStatus>,
     /// Stopped by this signal.

@@ -4,6 +4,7 @@
 //! away. Absent: listeners (`SECCOMP_RET_USER_NOTIF` fails the call with `ENOSYS`, as without one) and
 //! tracers. Calls that the backend answers on the host (native futexes, `sched_yield(2)`) are not judged.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -168,9 +169,9 @@ impl Task {
         let no_new_privs = self.cred().no_new_privs;
         for task in others {
             task.seccomp.set(SeccompMode::Filter, Arc::clone(&filters));
-            if no_new_privs && !task.cred().no_new_privs {
-                let cred = Credentials { no_new_privs: true, ..(*task.cred()).clone() };
-                task.set_cred(Arc::new(cred));
+            if no_new_privs {
+                let gives_up = |cred: &Credentials| Credentials { no_new_privs: true, ..cred.clone() };
+                let _ = task.change_cred(|cred| Ok::<_, Infallible>(gives_up(cred)));
             }
         }
         Ok(())

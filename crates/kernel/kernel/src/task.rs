@@ -192,6 +192,19 @@ impl Task {
         drop(old);
     }
 
+    /// Makes its credentials what `change` makes of them, in one step; returns what was and what is. A lock
+    /// is held: `change` only computes.
+    pub fn change_cred<E>(
+        &self,
+        change: impl FnOnce(&Credentials) -> Result<Credentials, E>,
+    ) -> Result<(Arc<Credentials>, Arc<Credentials>), E> {
+        let mut holdings = self.holdings.lock();
+        let new = Arc::new(change(&holdings.cred)?);
+        let old = std::mem::replace(&mut holdings.cred, Arc::clone(&new));
+        drop(holdings);
+        Ok((old, new))
+    }
+
     /// Its descriptor table; `ESRCH` once it has ended.
     pub fn fds(&self) -> Result<Arc<dyn FileTable>, Errno> {
         self.holdings.lock().fds.clone().ok_or(Errno::ESRCH)

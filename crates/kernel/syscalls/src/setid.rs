@@ -1,7 +1,5 @@
 //! Changing ids (`setuid(2)`, `setresgid(2)`, `setgroups(2)`). The rules are in [`cred::change`].
 
-use std::sync::Arc;
-
 use abi::{Errno, SysResult};
 use cred::change::Changed;
 use cred::{CapSet, Credentials};
@@ -15,19 +13,15 @@ const MAX_GROUPS: i32 = 65_536;
 
 /// Makes the caller's credentials what `change` says.
 pub(crate) fn change(cx: &Cx<'_>, change: impl FnOnce(&Credentials) -> Changed) -> SysResult<()> {
-    let old = cx.task.cred();
-    let new = change(&old)?;
+    let (old, new) = cx.task.change_cred(change)?;
     let ids = |c: &Credentials| [c.euid, c.egid, c.fsuid, c.fsgid];
     // Who changes who it is, or gains something, is no longer open to the user it was.
     if ids(&old) != ids(&new) || !old.permitted.contains(new.permitted) {
         cx.task.group().set_dumpable(false);
         cx.task.set_death_signal(0);
     }
-    let limits = (old.capable(CapSet::IPC_LOCK) != new.capable(CapSet::IPC_LOCK))
-        .then(|| memory_limits(cx.task.group(), &new));
-    cx.task.set_cred(Arc::new(new));
-    if let Some(limits) = limits {
-        cx.task.mm().set_limits(limits);
+    if old.capable(CapSet::IPC_LOCK) != new.capable(CapSet::IPC_LOCK) {
+        cx.task.mm().set_limits(memory_limits(cx.task.group(), &new));
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ pub(crate) fn nanosleep(
     for_a_while(cx, deadline_after(wanted), rest)
 }
 
-/// `clock_nanosleep(2)`. Not on processor clocks (`EOPNOTSUPP`).
+/// `clock_nanosleep(2)`.
 pub(crate) fn clock_nanosleep(
     cx: &mut Cx<'_>,
     clock: i32,
@@ -36,17 +36,48 @@ pub(crate) fn clock_nanosleep(
     let clock = Clock::from_raw(clock)?;
     check_clock(cx, clock)?;
     let wanted = cx.task.mm().load(wanted)?.to_duration().ok_or(Errno::EINVAL)?;
-    if flags & ABSOLUTE != 0 {
-        return until(cx, clock, wanted);
+    match clock {
+        Clock::Process(_) | Clock::Thread(_) if flags & ABSOLUTE != 0 => used(cx, clock, wanted, None),
+        Clock::Process(_) | Clock::Thread(_) => {
+            let at = clock.now(cx)?.saturating_add(wanted);
+            used(cx, clock, at, Some(rest))
+        }
+        _ if flags & ABSOLUTE != 0 => until(cx, clock, wanted),
+        _ => for_a_while(cx, deadline_after(wanted), rest),
     }
-    for_a_while(cx, deadline_after(wanted), rest)
+}
+
+/// Until so much processor time has been used: looks when it could have been, at the earliest. What is left
+/// is stored at `rest`, as [`for_a_while`] does, unless the time was absolute.
+fn used(cx: &Cx<'_>, clock: Clock, at: Duration, rest: Option<UserPtr<Timespec>>) -> SysResult<u64> {
+    const PATIENCE: Duration = Duration::from_millis(1);
+    let counted = clock.counted(cx)?;
+    loop {
+        let left = at.saturating_sub(clock.now(cx)?);
+        if left.is_zero() {
+            return Ok(0);
+        }
+        let threads = match clock {
+            Clock::Process(_) => cx.task.kernel().threads(counted.tgid()).len(),
+            _ => 1,
+        };
+        let soonest = left / u32::try_from(threads.max(1)).unwrap_or(u32::MAX);
+        if cx.task.sleep_until(deadline_after(soonest.max(PATIENCE))).is_ok() {
+            continue;
+        }
+        let Some(rest) = rest else { return Err(Restart::NoHandler.into()) };
+        if let Some(rest) = rest.non_null() {
+            cx.task.mm().store(rest, &Timespec::from(at.saturating_sub(clock.now(cx)?)))?;
+        }
+        return Err(later(cx, move |cx| used(cx, clock, at, Some(rest))));
+    }
 }
 
 fn check_clock(cx: &Cx<'_>, clock: Clock) -> SysResult<()> {
     match clock {
         // One cannot use processor time while asleep.
-        Clock::Thread(0) => Err(Errno::EINVAL.into()),
-        Clock::Process(_) | Clock::Thread(_) => Err(Errno::EOPNOTSUPP.into()),
+        Clock::Thread(tid) if tid == 0 || tid == cx.task.tid() => Err(Errno::EINVAL.into()),
+        Clock::Process(_) | Clock::Thread(_) => clock.counted(cx).map(drop),
         Clock::Realtime(kind) | Clock::Monotonic(kind) | Clock::Boottime(kind) => match kind {
             Kind::Plain => Ok(()),
             Kind::Alarm if cx.task.cred().capable(CapSet::WAKE_ALARM) => Ok(()),
@@ -105,6 +136,8 @@ mod tests {
         assert_eq!(guest.call(nr::clock_nanosleep, [0, 0, at, 0]), Ok(0));
         assert!(start.elapsed() >= Duration::from_millis(40));
         assert_eq!(guest.call(nr::clock_nanosleep, [1, 1, at, 0]), Ok(0));
+        // The fake's process uses a processor all the time.
+        assert_eq!(guest.call(nr::clock_nanosleep, [2, 0, at, 0]), Ok(0));
         assert_eq!(guest.call(nr::clock_nanosleep, [3, 0, at, 0]), Err(Errno::EINVAL));
         assert_eq!(guest.call(nr::clock_nanosleep, [4, 0, at, 0]), Err(Errno::EOPNOTSUPP));
         assert_eq!(guest.call(nr::nanosleep, [0, 0]), Err(Errno::EFAULT));

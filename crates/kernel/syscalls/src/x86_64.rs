@@ -72,8 +72,8 @@ syscall_table! {
         fork => full, clone::fork;
         vfork => full, clone::vfork;
         execve => full, exec::execve;
-        exit => partial("the status of the last thread of several is not kept"), process::exit;
-        wait4 => partial("times used are zero"), process::wait4;
+        exit => full, process::exit;
+        wait4 => partial("of the resources used times and peak memory only"), process::wait4;
         kill => full, signals::kill;
         uname => full, identity::uname;
         semget => full, sysv::semget;
@@ -242,7 +242,7 @@ syscall_table! {
         clock_settime => partial("the clock is the host's: always EPERM"), clocks::clock_settime;
         clock_gettime => full, clocks::clock_gettime;
         clock_getres => full, clocks::clock_getres;
-        clock_nanosleep => partial("not on processor clocks"), sleep::clock_nanosleep;
+        clock_nanosleep => full, sleep::clock_nanosleep;
         exit_group => full, process::exit_group;
         epoll_wait => full, epolls::epoll_wait;
         epoll_ctl => full, epolls::epoll_ctl;
