@@ -37,7 +37,12 @@ pub struct OpenFile {
     /// same bytes. Not one of the ordered locks, because file systems take theirs meanwhile; nothing
     /// waits for a guest under it, and no other offset is taken under it.
     offset: Mutex<u64>,
+    /// What whoever handles `fcntl(F_SETOWN)` keeps with the description; goes with it.
+    extra: sync::Mutex<sync::order::Leaf, Extra>,
 }
+
+/// State of a description that the VFS does not look into.
+pub type Extra = Option<Box<dyn std::any::Any + Send + Sync>>;
 
 impl std::fmt::Debug for OpenFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,7 +70,7 @@ impl OpenFile {
     pub fn new(path: VfsPath, file: Arc<dyn File>, flags: OpenFlags) -> Arc<Self> {
         path.dentry.opens.fetch_add(1, Ordering::SeqCst);
         let flags = AtomicU32::new((flags - TRANSIENT).bits());
-        Arc::new(Self { path, file, flags, offset: Mutex::new(0) })
+        Arc::new(Self { path, file, flags, offset: Mutex::new(0), extra: sync::Mutex::new(None) })
     }
 
     /// A description of what has no path; `name` is what `/proc/PID/fd/N` shows.
@@ -81,6 +86,12 @@ impl OpenFile {
     /// Where it was opened.
     pub fn path(&self) -> &VfsPath {
         &self.path
+    }
+
+    /// Changes what is kept with the description beside its flags and offset. What is taken out must be
+    /// returned, to be dropped without the lock.
+    pub fn with_extra<T>(&self, change: impl FnOnce(&mut Extra) -> T) -> T {
+        change(&mut self.extra.lock())
     }
 
     /// The inode.

@@ -12,7 +12,7 @@ use vfs::{OpenFile, Seals};
 
 use crate::args::Fd;
 use crate::cx::Cx;
-use crate::locks;
+use crate::{locks, sigio};
 
 /// `FD_CLOEXEC`.
 const FD_CLOEXEC: u64 = 1;
@@ -112,12 +112,24 @@ pub(crate) fn fcntl(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: u64) -> SysResul
     match command {
         4 => {
             file.set_flags(OpenFlags::from_bits_truncate(arg as u32))?;
+            sigio::follow_flags(cx, &file, fd.0);
             Ok(0)
         }
         5 => locks::test(cx, &file, lock, Owner::Process(cx.task.tgid())),
         6 | 7 => locks::set(cx, &file, lock, Owner::Process(cx.task.tgid()), command == 7),
         36 => locks::test(cx, &file, lock, Owner::Description(file.id())),
         37 | 38 => locks::set(cx, &file, lock, Owner::Description(file.id()), command == 38),
+        8 => sigio::set_owner_by_id(cx, &file, arg as i32),
+        9 => Ok(match sigio::owner(cx, &file) {
+            sigio::Owner::Nobody => 0,
+            sigio::Owner::Thread(id) | sigio::Owner::Process(id) => id as u64,
+            // Indeed a negative number, which C libraries know how to take.
+            sigio::Owner::Group(id) => -i64::from(id) as u64,
+        }),
+        10 => sigio::set_signal(cx, &file, arg),
+        11 => Ok(sigio::signal(cx, &file)),
+        15 => sigio::set_owner_ex(cx, &file, UserPtr::new(UserAddr(arg))),
+        16 => sigio::owner_ex(cx, &file, UserPtr::new(UserAddr(arg))),
         1031 => {
             let pipe = file.file().as_any().downcast_ref::<PipeEnd>().ok_or(Errno::EBADF)?;
             Ok(pipe.pipe().set_capacity(&cx.task.cred(), u64::from(arg as u32))? as u64)

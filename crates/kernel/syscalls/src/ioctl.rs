@@ -8,6 +8,7 @@ use vfs::{IoctlRequest, OpenFile, SeekFrom};
 
 use crate::args::Fd;
 use crate::cx::Cx;
+use crate::sigio;
 
 /// Block size of the file system.
 const FIGETBSZ: u32 = 2;
@@ -24,6 +25,9 @@ pub(crate) fn ioctl(cx: &mut Cx<'_>, fd: Fd, cmd: u32, arg: u64) -> SysResult<u6
             let mut flags = file.flags();
             flags.set(flag, on);
             file.set_flags(flags)?;
+            if cmd == FIOASYNC && !sigio::follow_flags(cx, &file, fd.0) {
+                return Err(Errno::ENOTTY.into());
+            }
         }
         FIOQSIZE => {
             let attr = file.inode().attr()?;

@@ -49,6 +49,7 @@ mod sched;
 mod seccomp;
 pub mod services;
 mod setid;
+mod sigio;
 mod signalfds;
 mod signals;
 mod sleep;

@@ -84,7 +84,7 @@ syscall_table! {
         msgsnd => full, sysv::msgsnd;
         msgrcv => full, sysv::msgrcv;
         msgctl => full, sysv::msgctl;
-        fcntl => partial("no signal-driven I/O or leases"), fds::fcntl;
+        fcntl => partial("no leases or directory notification"), fds::fcntl;
         flock => full, locks::flock;
         fsync => full, content::fsync;
         fdatasync => full, content::fdatasync;

@@ -199,3 +199,31 @@ fn a_process_is_a_file_that_takes_signals() {
     assert_eq!(guest.call(nr::waitid, [0, 0, 0, 4, 0]), Err(Errno::ECHILD));
     assert_eq!(guest.call(nr::waitid, [0, 0, 0, 1, 0]), Err(Errno::EINVAL));
 }
+
+#[test]
+fn an_owner_is_told_of_what_happens_to_a_file() {
+    let mut guest = Guest::new();
+    let (reader, writer) = pipe(&mut guest, 0);
+    let blocked = 1u64 << (Signal::SIGIO.number() - 1) | 1 << 39;
+    guest.put(DATA, &blocked.to_le_bytes());
+    assert_eq!(guest.call(nr::rt_sigprocmask, [0, DATA, 0, 8]), Ok(0));
+    assert_eq!(guest.call(nr::fcntl, [reader, 8, 99]), Err(Errno::ESRCH));
+    assert_eq!(guest.call(nr::fcntl, [reader, 8, 1]), Ok(0));
+    assert_eq!(guest.call(nr::fcntl, [reader, 9, 0]), Ok(1));
+    assert_eq!(guest.call(nr::fcntl, [reader, 10, 65]), Err(Errno::EINVAL));
+    let pending = |guest: &mut Guest| {
+        assert_eq!(guest.call(nr::rt_sigpending, [DATA, 8]), Ok(0));
+        u64::from_le_bytes(guest.bytes(DATA, 8).try_into().expect("eight"))
+    };
+    assert_eq!(guest.call(nr::write, [writer, DATA, 1]), Ok(1));
+    assert_eq!(pending(&mut guest), 0, "not asynchronous yet");
+    assert_eq!(guest.call(nr::fcntl, [reader, 4, 0o20000]), Ok(0));
+    assert_eq!(guest.call(nr::fcntl, [reader, 10, 40]), Ok(0));
+    assert_eq!(guest.call(nr::write, [writer, DATA, 1]), Ok(1));
+    assert_eq!(pending(&mut guest), 1 << 39);
+    assert_eq!(guest.call(nr::fcntl, [reader, 10, 0]), Ok(0));
+    assert_eq!(guest.call(nr::write, [writer, DATA, 1]), Ok(1));
+    assert_eq!(pending(&mut guest), blocked);
+    assert_eq!(guest.call(nr::fcntl, [reader, 16, DATA]), Ok(0));
+    assert_eq!((word(&guest, DATA), word(&guest, DATA + 4)), (1, 1));
+}
