@@ -204,7 +204,24 @@ static void limits(void) {
     FAILS("no such limit", syscall(SYS_getrlimit, 99, &limit), EINVAL);
     FAILS("nobody's limit", prlimit(1 << 22, RLIMIT_NOFILE, NULL, &old), ESRCH);
 }
-int main(void) {
+/* Run again as another program: which capabilities are there? */
+static int started(const char *what, char *self) {
+    int status;
+    CHILD(status, {
+        permitted();
+        caps[0].permitted = caps[0].effective = 1 << CAP_KILL;
+        caps[1].permitted = caps[1].effective = 0;
+        caps[0].inheritable = caps[1].inheritable = 0;
+        syscall(SYS_capset, &header, caps);
+        if (*what == 'n') prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        execl("/proc/self/exe", self, "caps", NULL);
+    });
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+int main(int argc, char **argv) {
+    if (argc > 1) return permitted() && caps[0].permitted == 1 << CAP_KILL ? 1 : 2;
+    CHECK("a program of root has all again", started("root", argv[0]) == 2);
+    CHECK("not without new privileges", started("no new", argv[0]) == 1);
     users();
     capabilities();
     process_options();

@@ -78,6 +78,8 @@ fn transform(old: &Credentials, attr: &Attr, trusted: bool, caps: Option<FileCap
         cred.ambient = CapSet::empty();
     }
     let granted = (cred.inheritable & file.inheritable) | (file.permitted & cred.bounding);
+    // Not even root gains what it had given up.
+    let granted = if old.no_new_privs { granted & old.permitted } else { granted };
     cred.permitted = granted | cred.ambient;
     cred.effective = if file.effective { cred.permitted } else { cred.ambient };
     (cred.suid, cred.fsuid) = (cred.euid, cred.euid);
@@ -127,6 +129,16 @@ mod tests {
         (user.permitted, user.effective) = (CapSet::KILL, CapSet::KILL);
         let new = transform(&user, &file(0o755, 0), true, None).cred;
         assert_eq!((new.permitted, new.effective), (CapSet::empty(), CapSet::empty()));
+    }
+
+    #[test]
+    fn root_without_new_privileges_gains_none() {
+        let mut root = Credentials::root();
+        (root.permitted, root.effective) = (CapSet::KILL, CapSet::KILL);
+        assert_eq!(transform(&root, &file(0o755, 0), true, None).cred.permitted, CapSet::all());
+        root.no_new_privs = true;
+        let new = transform(&root, &file(0o755, 0), false, None).cred;
+        assert_eq!((new.permitted, new.effective), (CapSet::KILL, CapSet::KILL));
     }
 
     #[test]

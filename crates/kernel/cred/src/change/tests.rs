@@ -1,6 +1,6 @@
 //! Set-id calls and capabilities, against `capabilities(7)` and `credentials(7)`.
 
-use super::{CredError, SECBIT_KEEP_CAPS, SECBIT_NO_SETUID_FIXUP, UNCHANGED};
+use super::{CredError, SECBIT_NO_SETUID_FIXUP, UNCHANGED};
 use crate::{CapSet, Credentials};
 
 fn ids(c: &Credentials) -> [u32; 4] {
