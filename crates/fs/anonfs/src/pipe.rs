@@ -38,6 +38,8 @@ pub struct Pipe {
     state: Mutex<order::FileState, State>,
     queue: WaitQueue,
     open_queue: WaitQueue,
+    /// Made by `pipe(2)`: an open through `/proc/PID/fd/N` waits for nobody.
+    anonymous: bool,
 }
 
 #[derive(Debug)]
@@ -54,6 +56,10 @@ struct State {
 impl Pipe {
     /// A buffer without ends: what a fifo's inode keeps.
     pub fn fifo() -> Arc<Self> {
+        Self::new(false)
+    }
+
+    fn new(anonymous: bool) -> Arc<Self> {
         let state = State {
             buffer: Buffer::new(DEFAULT_CAPACITY),
             readers: 0,
@@ -61,12 +67,17 @@ impl Pipe {
             reader_opens: 0,
             writer_opens: 0,
         };
-        Arc::new(Self { state: Mutex::new(state), queue: WaitQueue::new(), open_queue: WaitQueue::new() })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            queue: WaitQueue::new(),
+            open_queue: WaitQueue::new(),
+            anonymous,
+        })
     }
 
     /// The two ends of a new pipe, reader first (`pipe2(2)`). Of `flags`, `DIRECT` counts.
     pub fn pair(flags: OpenFlags) -> (PipeEnd, PipeEnd) {
-        let pipe = Self::fifo();
+        let pipe = Self::new(true);
         let reader = PipeEnd::attach(&pipe, OpenFlags::empty());
         let writer = PipeEnd::attach(&pipe, OpenFlags::WRONLY | (flags & OpenFlags::DIRECT));
         (reader, writer)
@@ -76,7 +87,8 @@ impl Pipe {
     /// waits for [`PipeEnd::peer_seen`] and drops the end when a signal comes first.
     pub fn open(self: &Arc<Self>, flags: OpenFlags) -> Result<PipeEnd> {
         let write_only = flags.writable() && !flags.readable();
-        if write_only && flags.contains(OpenFlags::NONBLOCK) && self.state.lock().readers == 0 {
+        let demands = write_only && flags.contains(OpenFlags::NONBLOCK) && !self.anonymous;
+        if demands && self.state.lock().readers == 0 {
             return Err(Errno::ENXIO);
         }
         let end = PipeEnd::attach(self, flags);
@@ -171,7 +183,7 @@ impl PipeEnd {
 
     /// Has the other side been open at any time since this end was opened?
     pub fn peer_seen(&self) -> bool {
-        if self.had_peer {
+        if self.had_peer || self.pipe.anonymous {
             return true;
         }
         let state = self.pipe.state.lock();

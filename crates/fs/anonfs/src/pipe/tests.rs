@@ -127,3 +127,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_pipe_opened_once_more_waits_for_nobody() {
+    let (reader, writer) = Pipe::pair(OpenFlags::empty());
+    let pipe = Arc::clone(reader.pipe());
+    drop(writer);
+    let again = pipe.open(OpenFlags::empty()).expect("a reader");
+    assert!(again.peer_seen());
+    drop((reader, again));
+    assert!(pipe.open(OpenFlags::WRONLY | OpenFlags::NONBLOCK).expect("a writer").peer_seen());
+}
