@@ -52,6 +52,10 @@ pub(crate) enum Command {
     State(Id),
     /// Send a signal to a container
     Kill(Kill),
+    /// Stop all processes of a container
+    Pause(Id),
+    /// Let the processes of a paused container go on
+    Resume(Id),
     /// Remove a stopped container
     Delete(Delete),
     /// List containers

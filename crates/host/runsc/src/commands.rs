@@ -24,6 +24,8 @@ pub(crate) fn run(cli: &Cli) -> Result<u8> {
         Command::Start(container) => lifecycle::start(&root, &container.id),
         Command::State(container) => state(&root, &container.id),
         Command::Kill(arguments) => lifecycle::kill(&root, arguments),
+        Command::Pause(container) => lifecycle::freeze(&root, &container.id, true),
+        Command::Resume(container) => lifecycle::freeze(&root, &container.id, false),
         Command::Delete(arguments) => lifecycle::delete(&root, arguments),
         Command::List(arguments) => list(&root, arguments),
         Command::Exec(arguments) => exec::exec(cli, &root, arguments),

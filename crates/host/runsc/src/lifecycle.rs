@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use control::{Client, ControlError, ExitStatus, Target};
 use sandbox::spec::{Settings, boot_config};
-use sandbox::{Container, Event, ParentDeath, Plan, Processes, Sandbox, StateRoot, Status};
+use sandbox::{
+    Belongings, Cgroups, Container, Event, ParentDeath, Plan, Processes, Sandbox, StateRoot, Status,
+};
 use serde_json::json;
 
 use crate::cli::{Cli, Create, Delete, Detached, Kill, Run};
@@ -50,6 +52,7 @@ pub(crate) fn run(cli: &Cli, root: &StateRoot, arguments: &Run) -> Result<u8> {
         write_pid(&create.detached, sandbox.pid())?;
         client.start()?;
         container.set(Status::Running)?;
+        sandbox::hooks::run_or_warn(&container.belongings().poststart, container.state());
         Ok(())
     };
     if let Err(error) = { started }() {
@@ -110,7 +113,10 @@ fn launch(
         control: Some(listener.as_fd()),
         parent_death,
     };
+    container.owns(belongings(bundle)?)?;
+    let joined = container.belongings().cgroups.join()?;
     let mut sandbox = Sandbox::launch(&plan)?;
+    drop(joined);
     // Only the sandbox holds it from now on, so that its end is noticed.
     drop(listener);
     let client = Client::connect(container.dir())?;
@@ -124,10 +130,36 @@ fn launch(
     let annotations = bundle.spec.annotations().clone().unwrap_or_default();
     let annotations: BTreeMap<_, _> = annotations.into_iter().collect();
     container.created(Processes::of(&sandbox)?, annotations)?;
+    if let Some(hooks) = bundle.spec.hooks() {
+        // The old name of createRuntime, which engines still use.
+        #[allow(deprecated)]
+        let before = hooks.prestart().iter().chain(hooks.create_runtime()).chain(hooks.create_container());
+        before.into_iter().try_for_each(|list| sandbox::hooks::run(list, container.state()))?;
+        if hooks.start_container().as_ref().is_some_and(|list| !list.is_empty()) {
+            tracing::warn!("hooks.startContainer is not run");
+        }
+    }
     if let (Some(pty), Some(socket)) = (&pty, &arguments.detached.console_socket) {
         pty.send_master(socket)?;
     }
     Ok((sandbox, client))
+}
+
+/// What the container will have on the host: control groups when the spec names them and we may make them.
+fn belongings(bundle: &oci::Bundle) -> Result<Belongings> {
+    let linux = bundle.spec.linux().as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path().as_ref()).and_then(|path| path.to_str());
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let cgroups = match path {
+        Some(path) if nix::unistd::geteuid().is_root() => Cgroups::create(path, resources)?,
+        _ => Cgroups::default(),
+    };
+    let hooks = bundle.spec.hooks().clone().unwrap_or_default();
+    Ok(Belongings {
+        cgroups,
+        poststart: hooks.poststart().clone().unwrap_or_default(),
+        poststop: hooks.poststop().clone().unwrap_or_default(),
+    })
 }
 
 /// The terminal that a process asks for, when somebody else is to hold its other end.
@@ -163,6 +195,7 @@ pub(crate) fn start(root: &StateRoot, id: &str) -> Result<u8> {
     container.require(&[Status::Created], "start")?;
     connect(container.dir())?.start()?;
     container.set(Status::Running)?;
+    sandbox::hooks::run_or_warn(&container.belongings().poststart, container.state());
     Ok(0)
 }
 
@@ -177,17 +210,41 @@ pub(crate) fn connect(dir: &Path) -> Result<Client, ControlError> {
 pub(crate) fn kill(root: &StateRoot, arguments: &Kill) -> Result<u8> {
     let container = root.open(&arguments.id)?;
     // In these words, because callers look for them.
-    container.require(&[Status::Created, Status::Running], "kill").context("container not running")?;
+    container
+        .require(&[Status::Created, Status::Running, Status::Paused], "kill")
+        .context("container not running")?;
+    let ends = i32::from(arguments.signal) == nix::libc::SIGKILL;
+    if container.state().status == Status::Paused {
+        // Nothing in it can take a signal, and only one needs no taking.
+        if !ends {
+            bail!("container {:?} is paused: only KILL can be sent", arguments.id);
+        }
+        container.kill()?;
+        return Ok(0);
+    }
     let target = if arguments.all { Target::All } else { Target::First };
     let sent = connect(container.dir()).and_then(|client| client.signal(target, arguments.signal));
     match sent {
         // A sandbox that does not do it is ended: nothing else could be meant.
-        Err(error) if i32::from(arguments.signal) == nix::libc::SIGKILL => {
+        Err(error) if ends => {
             tracing::warn!(%error, "killing a sandbox that does not answer");
             container.kill()?;
         }
         other => other?,
     }
+    Ok(0)
+}
+
+/// Runs `pause` and `resume`.
+pub(crate) fn freeze(root: &StateRoot, id: &str, frozen: bool) -> Result<u8> {
+    let mut container = root.open(id)?;
+    let (from, to, operation) = match frozen {
+        true => (Status::Running, Status::Paused, "pause"),
+        false => (Status::Paused, Status::Running, "resume"),
+    };
+    container.require(&[from], operation)?;
+    container.belongings().cgroups.freeze(frozen)?;
+    container.set(to)?;
     Ok(0)
 }
 

@@ -7,7 +7,7 @@
 //! containers. The hidden commands `gofer` and `boot` are what the `sandbox` crate starts this program as,
 //! `stand` is what a detached `exec` leaves behind.
 //!
-//! Deliberately absent as yet: cgroups, hooks, `pause`, `resume`, `events`, `update` and `checkpoint`.
+//! Deliberately absent as yet: `events`, `update` and `checkpoint`.
 #![forbid(unsafe_code)]
 
 mod cli;

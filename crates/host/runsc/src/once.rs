@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sandbox::{Attachment, ParentDeath, Plan, Sandbox, Submounts};
-use sentry::{BootConfig, InheritedFds, Mount, Process, Source};
+use sentry::{BootConfig, InheritedFds, Mount, Process, Resources, Source};
 
 use crate::cli::{Cli, Do, Overlay, Volume};
 use crate::forward::{self, First, Signals};
@@ -37,6 +37,7 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
         overlay: overlay(cli),
         mounts,
         process: process(arguments, &rootfs, terminal)?,
+        resources: Resources::default(),
         debug: cli.debug,
         strace: cli.strace,
         fds: InheritedFds { control: None, gofer: Vec::new(), stdio: [0, 1, 2] },

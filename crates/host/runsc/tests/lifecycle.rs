@@ -153,3 +153,87 @@ fn places_for_mounts_are_made_in_the_overlay_only() {
     let (code, _, text) = bundle.run(&["--overlay2", "none", "run", "one"]);
     assert!(code == Some(1) && text.contains("/deep/t"), "{text}");
 }
+
+/// Hooks leave their names in a file, with the status they were told.
+#[test]
+fn hooks_are_run_where_they_belong() {
+    let bundle = pausing();
+    let log = bundle.path().join("hooks");
+    let hook = |name: &str| {
+        let script =
+            format!("/bin/grep -o '\"status\":\"[a-z]*\"' >> {0}; echo {name} >> {0}", log.display());
+        serde_json::json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }])
+    };
+    bundle.change(|spec| {
+        spec["hooks"] = serde_json::json!({
+            "prestart": hook("prestart"), "createRuntime": hook("createRuntime"),
+            "poststart": hook("poststart"), "poststop": hook("poststop"),
+        });
+    });
+    bundle.leave(&["create", "one"]);
+    bundle.good(&["start", "one"]);
+    bundle.good(&["delete", "--force", "one"]);
+    let text = std::fs::read_to_string(&log).expect("a log").replace("\"status\":", "").replace('"', "");
+    let told: Vec<&str> = text.lines().collect();
+    let want =
+        ["created", "prestart", "created", "createRuntime", "running", "poststart", "stopped", "poststop"];
+    assert_eq!(told, want);
+    bundle.change(|spec| {
+        spec["hooks"]["createRuntime"] = serde_json::json!([{ "path": "/bin/false" }]);
+    });
+    let (code, _, text) = bundle.run(&["create", "one"]);
+    assert!(code == Some(1) && text.contains("/bin/false"), "{text}");
+    assert_eq!(bundle.good(&["list", "-q"]), "");
+}
+
+/// The directories of a group in all hierarchies that there are.
+fn groups(name: &str) -> Vec<std::path::PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let mounts =
+        table.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
+    mounts.map(|mount| std::path::Path::new(mount).join(name)).filter(|group| group.is_dir()).collect()
+}
+
+#[test]
+fn control_groups_hold_a_sandbox() {
+    let name = format!("runsc-test-{}", std::process::id());
+    let freezer = std::path::Path::new("/sys/fs/cgroup/freezer").join(&name);
+    if !nix::unistd::geteuid().is_root() || std::fs::create_dir(&freezer).is_err() {
+        // Not ours to make, or of version 2 only, where this layout does not apply.
+        return;
+    }
+    std::fs::remove_dir(&freezer).expect("just made");
+    let bundle = pausing();
+    bundle.change(|spec| {
+        spec["linux"] = serde_json::json!({
+            "cgroupsPath": format!("/{name}"),
+            "resources": { "memory": { "limit": 256 << 20 }, "cpu": { "shares": 512, "quota": 50000 } },
+        });
+    });
+    bundle.leave(&["create", "one"]);
+    let made = groups(&name);
+    assert!(!made.is_empty());
+    let value = |file: &str| {
+        let found = made.iter().find_map(|group| std::fs::read_to_string(group.join(file)).ok());
+        found.map(|text| text.trim().to_owned())
+    };
+    assert_eq!(value("memory.limit_in_bytes").as_deref(), Some("268435456"));
+    assert_eq!(value("cpu.shares").as_deref(), Some("512"));
+    bundle.good(&["start", "one"]);
+    let pid = bundle.state("one", "pid").as_i64().expect("a pid") as i32;
+    for member in std::iter::once(pid).chain(kit::children(pid)) {
+        let text = std::fs::read_to_string(format!("/proc/{member}/cgroup")).expect("groups");
+        assert_eq!(text.matches(&format!(":/{name}\n")).count(), made.len(), "{text}");
+    }
+    bundle.good(&["pause", "one"]);
+    assert_eq!(bundle.state("one", "status"), "paused");
+    let (code, _, text) = bundle.run(&["kill", "one", "TERM"]);
+    assert!(code == Some(1) && text.contains("paused"), "{text}");
+    bundle.good(&["resume", "one"]);
+    assert_eq!(bundle.good(&["ps", "one"]).lines().count(), 2);
+    bundle.good(&["pause", "one"]);
+    bundle.good(&["kill", "one", "KILL"]);
+    assert!(gone(pid, Duration::ZERO));
+    bundle.good(&["delete", "one"]);
+    assert_eq!(groups(&name), Vec::<std::path::PathBuf>::new());
+}

@@ -70,6 +70,14 @@ pub enum SandboxError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A hook failed.
+    #[error("hook {path:?}: {reason}")]
+    Hook {
+        /// Its program.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The control socket.
     #[error(transparent)]
     Control(#[from] control::ControlError),

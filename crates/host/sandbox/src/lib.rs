@@ -9,20 +9,24 @@
 //! [`StateRoot`] is the directory given by `--root`. It holds a directory a container, with its
 //! `state.json` and a lock; [`Container`] is one of them, locked.
 //!
-//! Deliberately absent as yet: cgroups and hooks.
+//! [`Cgroups`] are the host's control groups that a sandbox is in, [`hooks`] what its spec wants run on the
+//! host.
 #![forbid(unsafe_code)]
 
+mod cgroup;
 mod error;
 mod handover;
+pub mod hooks;
 mod identity;
 pub mod inside;
 mod launch;
 pub mod spec;
 mod store;
 
+pub use cgroup::{Cgroups, Joined};
 pub use error::SandboxError;
 pub use hostsys::mount::Submounts;
 pub use hostsys::spawn::ParentDeath;
 pub use identity::Processes;
 pub use launch::{Attachment, Event, Plan, Sandbox};
-pub use store::{Container, State, StateRoot, Status};
+pub use store::{Belongings, Container, State, StateRoot, Status};

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use oci::{Bundle, Spec};
 use oci_spec::runtime::{Mount as SpecMount, Process as SpecProcess};
-use sentry::{BootConfig, InheritedFds, Mount, Overlay, Process, Rlimit, Source};
+use sentry::{BootConfig, InheritedFds, Mount, Overlay, Process, Resources, Rlimit, Source};
 
 use crate::{Attachment, SandboxError, Submounts};
 
@@ -52,11 +52,24 @@ pub fn boot_config(
         overlay: settings.overlay,
         mounts,
         process: self::process(process)?,
+        resources: resources(spec),
         debug: settings.debug,
         strace: settings.strace,
         fds: InheritedFds { control: None, gofer: Vec::new(), stdio: [0, 1, 2] },
     };
     Ok((config, attachments))
+}
+
+/// The limits that the guest's kernel keeps, or has to tell of.
+fn resources(spec: &Spec) -> Resources {
+    let wanted = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let tasks = wanted.and_then(|wanted| wanted.pids().as_ref()).map(|pids| pids.limit());
+    let memory = wanted.and_then(|wanted| wanted.memory().as_ref()).and_then(|memory| memory.limit());
+    Resources {
+        // Neither zero nor less is a limit.
+        tasks: tasks.filter(|tasks| *tasks > 0).map(|tasks| u32::try_from(tasks).unwrap_or(u32::MAX)),
+        memory: memory.and_then(|memory| u64::try_from(memory).ok()).filter(|memory| *memory > 0),
+    }
 }
 
 /// Without one in the spec the container still has a UTS namespace of its own, so the id is as good as any.
@@ -196,6 +209,7 @@ mod tests {
                 { "type": "RLIMIT_NOFILE", "hard": 4, "soft": 3 },
             ]);
             process["user"] = json!({ "uid": 5, "gid": 6, "additionalGids": [7] });
+            spec["linux"]["resources"] = json!({ "pids": { "limit": 7 }, "memory": { "limit": -1 } });
         });
         let process = config.process;
         assert_eq!((process.uid, process.gid, process.groups.as_slice()), (5, 6, [7].as_slice()));
@@ -203,6 +217,7 @@ mod tests {
         assert_eq!(limits, [(15, 1, 2), (7, 3, 4)]);
         assert_eq!(process.capabilities, 1 << 29 | 1 << 5 | 1 << 10);
         assert!(process.no_new_privs && attachments[0].readonly);
+        assert_eq!((config.resources.tasks, config.resources.memory), (Some(7), None));
         assert_eq!(config.hostname, "runsc");
         assert_eq!((bit("CAP_CHOWN"), bit("sys_admin"), bit("CAP_NOPE")), (1, 1 << 21, 0));
     }

@@ -11,10 +11,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
-use crate::SandboxError;
 use crate::identity::Processes;
+use crate::{Cgroups, SandboxError, hooks};
 
 const STATE: &str = "state.json";
 const LOCK: &str = "lock";
@@ -29,6 +30,8 @@ pub enum Status {
     Created,
     /// Its program runs.
     Running,
+    /// All its processes are stopped.
+    Paused,
     /// Its program has ended.
     Stopped,
 }
@@ -39,6 +42,7 @@ impl fmt::Display for Status {
             Self::Creating => "creating",
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
         })
     }
@@ -63,11 +67,24 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// What a container has on the host beside its processes, until it is deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Belongings {
+    /// Its control groups.
+    pub cgroups: Cgroups,
+    /// Hooks for after its start.
+    pub poststart: Vec<Hook>,
+    /// Hooks for after its deletion.
+    pub poststop: Vec<Hook>,
+}
+
 /// What is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     state: State,
     processes: Option<Processes>,
+    #[serde(default)]
+    belongings: Belongings,
 }
 
 /// The directory that holds all containers' states.
@@ -145,7 +162,11 @@ impl StateRoot {
             bundle: bundle.into(),
             annotations: BTreeMap::new(),
         };
-        let container = Container { dir, record: Record { state, processes: None }, _lock: lock };
+        let container = Container {
+            dir,
+            record: Record { state, processes: None, belongings: Belongings::default() },
+            _lock: lock,
+        };
         container.write()?;
         Ok(container)
     }
@@ -196,7 +217,10 @@ impl StateRoot {
     /// Kills and removes whatever there is of a container, readable or not. No error when there is nothing.
     pub fn purge(&self, id: &str) -> Result<(), SandboxError> {
         match self.open(id) {
-            Ok(container) => container.kill()?,
+            Ok(container) => {
+                container.kill()?;
+                return container.remove();
+            }
             Err(SandboxError::NotFound(_) | SandboxError::Damaged { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -213,7 +237,7 @@ impl Record {
     /// Notices that the sandbox has ended.
     fn refresh(&mut self) {
         let lives = self.processes.is_some_and(|processes| processes.sentry.lives());
-        if !lives && matches!(self.state.status, Status::Created | Status::Running) {
+        if !lives && matches!(self.state.status, Status::Created | Status::Running | Status::Paused) {
             self.state.status = Status::Stopped;
             self.state.pid = 0;
         }
@@ -243,6 +267,17 @@ impl Container {
         self.set(Status::Created)
     }
 
+    /// Notes what is to go when it is deleted.
+    pub fn owns(&mut self, belongings: Belongings) -> Result<(), SandboxError> {
+        self.record.belongings = belongings;
+        self.write()
+    }
+
+    /// What it has on the host.
+    pub fn belongings(&self) -> &Belongings {
+        &self.record.belongings
+    }
+
     /// Changes the status.
     pub fn set(&mut self, status: Status) -> Result<(), SandboxError> {
         self.record.state.status = status;
@@ -251,6 +286,10 @@ impl Container {
 
     /// Kills what lives of its sandbox, and waits for the end of that.
     pub fn kill(&self) -> Result<(), SandboxError> {
+        if self.record.state.status == Status::Paused {
+            // In a group of version 1, what is stopped does not even die.
+            self.record.belongings.cgroups.freeze(false)?;
+        }
         self.record.processes.map_or(Ok(()), Processes::kill)
     }
 
@@ -263,9 +302,13 @@ impl Container {
         Err(SandboxError::WrongStatus { id: id.clone(), status: *status, operation })
     }
 
-    /// Removes its directory.
+    /// Removes all there is of it; its processes are gone.
     pub fn remove(self) -> Result<(), SandboxError> {
-        fs::remove_dir_all(&self.dir).map_err(io(&self.dir))
+        let Record { state, belongings, .. } = &self.record;
+        belongings.cgroups.remove()?;
+        fs::remove_dir_all(&self.dir).map_err(io(&self.dir))?;
+        hooks::run_or_warn(&belongings.poststop, &State { status: Status::Stopped, pid: 0, ..state.clone() });
+        Ok(())
     }
 
     fn write(&self) -> Result<(), SandboxError> {

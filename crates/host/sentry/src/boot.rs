@@ -25,12 +25,24 @@ pub struct BootConfig {
     pub mounts: Vec<Mount>,
     /// First process.
     pub process: Process,
+    /// What its processes may use together.
+    pub resources: Resources,
     /// Log in detail.
     pub debug: bool,
     /// Log every system call of the guest.
     pub strace: bool,
     /// Descriptors open in the Sentry when it starts.
     pub fds: InheritedFds,
+}
+
+/// What a container may use, as far as the Sentry sees to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Most tasks at a time; without one as many as there can be.
+    pub tasks: Option<u32>,
+    /// Bytes of memory that the guest is told of; without them the host's. The host holds it to them.
+    pub memory: Option<u64>,
 }
 
 /// Where writes to the root go.

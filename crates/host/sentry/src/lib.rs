@@ -25,7 +25,7 @@ mod tree;
 mod watch;
 
 pub use boot::{
-    BootConfig, BootError, Confinement, ExitStatus, Inherited, InheritedFds, Mount, Overlay, Process, Rlimit,
-    Source,
+    BootConfig, BootError, Confinement, ExitStatus, Inherited, InheritedFds, Mount, Overlay, Process,
+    Resources, Rlimit, Source,
 };
 pub use start::{Early, run};

@@ -70,7 +70,7 @@ pub fn run(
     let kernel = Kernel::new(Parts {
         platform: Arc::clone(&platform),
         syscalls: syscalls.clone(),
-        max_tasks: MAX_TASKS,
+        max_tasks: config.resources.tasks.map_or(MAX_TASKS, |tasks| tasks as usize),
     });
     if let Err(errno) = kernel.uts().set_hostname(config.hostname.as_bytes()) {
         return Err(BootError::Hostname { name: config.hostname.clone(), errno });
@@ -86,7 +86,7 @@ pub fn run(
         random: early.random.clone(),
         cpu: early.model.clone(),
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
-        memory: early.memory,
+        memory: config.resources.memory.map_or(early.memory, |memory| memory.min(early.memory)),
         now: now(),
     };
     let (namespace, _) = tree::build(config, &materials)?;

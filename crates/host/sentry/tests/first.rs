@@ -11,7 +11,8 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use sentry::{
-    BootConfig, BootError, Early, ExitStatus, Inherited, InheritedFds, Mount, Overlay, Process, Source,
+    BootConfig, BootError, Early, ExitStatus, Inherited, InheritedFds, Mount, Overlay, Process, Resources,
+    Source,
 };
 
 /// Compiles assembly into a static program at `to`.
@@ -54,6 +55,7 @@ fn config(args: &[&str]) -> BootConfig {
             terminal: false,
             no_new_privs: false,
         },
+        resources: Resources::default(),
         debug: false,
         strace: false,
         fds: InheritedFds { control: None, gofer: Vec::new(), stdio: [0, 1, 2] },

@@ -1,0 +1,403 @@
+//! Control groups of the host (`cgroups(7)`), of both versions: what all processes of a sandbox together may
+//! use.
+//!
+//! A sandbox's processes are made inside their groups, because runsc enters these before it starts them and
+//! leaves afterwards; moved later, a process that has already been cloned from them would stay behind.
+//!
+//! Deliberately absent: device rules (a sandbox opens no devices), limits of block I/O, huge pages and
+//! networks, and the systemd driver; the name that is meant for it is taken as a path. The limit of tasks is
+//! the guest kernel's, not a group's, since a guest's task is not a task of the host.
+
+use std::fs;
+use std::io::{Error, ErrorKind};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+use serde::{Deserialize, Serialize};
+
+use crate::SandboxError;
+
+/// How long a group may still be in use after its processes were killed.
+const EMPTYING: Duration = Duration::from_secs(5);
+/// Controllers of version 2 that we set limits with.
+const CONTROLLERS: [&str; 3] = ["cpu", "cpuset", "memory"];
+
+/// A mounted hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hierarchy {
+    mount: PathBuf,
+    /// As the group of a process names it: of version 1 the controllers, of version 2 nothing.
+    name: String,
+    version: Version,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Version {
+    One,
+    Two,
+}
+
+/// A group in one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Group {
+    dir: PathBuf,
+    controllers: Vec<String>,
+    version: Version,
+}
+
+/// The groups of a sandbox, one in each hierarchy; maybe none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroups(Vec<Group>);
+
+/// We are in the groups while this lives, and then again where we were.
+#[derive(Debug)]
+pub struct Joined {
+    before: Vec<PathBuf>,
+}
+
+fn io(path: &Path) -> impl FnOnce(Error) -> SandboxError {
+    move |source| SandboxError::Io { path: path.into(), source }
+}
+
+fn write(path: &Path, value: &str) -> Result<(), SandboxError> {
+    fs::write(path, value).map_err(io(path))
+}
+
+fn read(path: &Path) -> Result<String, SandboxError> {
+    fs::read_to_string(path).map_err(io(path))
+}
+
+/// The hierarchies in `mountinfo` (`proc_pid_mountinfo(5)`).
+fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
+    let parse = |line: &str| {
+        let (place, kind) = line.split_once(" - ")?;
+        let mut place = place.split(' ').skip(3);
+        let (root, mount) = (place.next()?, PathBuf::from(place.next()?));
+        let mut kind = kind.split(' ');
+        let version = match kind.next()? {
+            "cgroup" => Version::One,
+            "cgroup2" => Version::Two,
+            _ => return None,
+        };
+        let options = kind.nth(1).unwrap_or_default().split(',');
+        let name = match version {
+            // Options that are not controllers are those of every mount.
+            Version::One => options.filter(|option| !matches!(*option, "rw" | "ro" | "xattr")).collect(),
+            Version::Two => Vec::new(),
+        };
+        (root == "/").then(|| Hierarchy { mount, name: name.join(","), version })
+    };
+    mountinfo.lines().filter_map(parse).collect()
+}
+
+/// The path of a group below the mounts. That for systemd, `slice:prefix:name`, becomes its scope's.
+fn below(path: &str) -> Result<PathBuf, SandboxError> {
+    let bad = SandboxError::Spec { field: "linux.cgroupsPath", reason: "not a path below the root" };
+    let path = match path.split(':').collect::<Vec<_>>().as_slice() {
+        [slice, prefix, name] => PathBuf::from(format!("{slice}/{prefix}-{name}.scope")),
+        _ => PathBuf::from(path),
+    };
+    let mut parts = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => parts.push(name),
+            Component::ParentDir | Component::Prefix(_) => return Err(bad),
+        }
+    }
+    if parts.as_os_str().is_empty() { Err(bad) } else { Ok(parts) }
+}
+
+/// Makes a group and those above it.
+fn make(hierarchy: &Hierarchy, below: &Path) -> Result<Group, SandboxError> {
+    let mut dir = hierarchy.mount.clone();
+    for part in below {
+        if hierarchy.version == Version::Two {
+            enable(&dir);
+        }
+        let parent = dir.clone();
+        dir.push(part);
+        match fs::create_dir(&dir) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            other => other.map_err(io(&dir))?,
+        }
+        if hierarchy.version == Version::One {
+            inherit_cpuset(&parent, &dir)?;
+        }
+    }
+    let controllers = match hierarchy.version {
+        Version::One => hierarchy.name.split(',').map(str::to_owned).collect(),
+        Version::Two => {
+            read(&dir.join("cgroup.controllers"))?.split_whitespace().map(str::to_owned).collect()
+        }
+    };
+    Ok(Group { dir, controllers, version: hierarchy.version })
+}
+
+/// Lets groups below `dir` have controllers. One that is not to be had is noticed when a limit is set.
+fn enable(dir: &Path) {
+    for controller in CONTROLLERS {
+        if let Err(error) = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}")) {
+            tracing::debug!(%error, controller, ?dir, "a controller is not enabled");
+        }
+    }
+}
+
+/// A new group of version 1 has no processors and memory nodes, and so takes no process in.
+fn inherit_cpuset(parent: &Path, dir: &Path) -> Result<(), SandboxError> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let path = dir.join(file);
+        if path.exists() && read(&path)?.trim().is_empty() {
+            write(&path, read(&parent.join(file))?.trim())?;
+        }
+    }
+    Ok(())
+}
+
+impl Cgroups {
+    /// Makes the groups of `path` with their limits.
+    pub fn create(path: &str, resources: Option<&LinuxResources>) -> Result<Self, SandboxError> {
+        let below = below(path)?;
+        let mut groups = Self::default();
+        for hierarchy in hierarchies(&read("/proc/self/mountinfo".as_ref())?) {
+            match make(&hierarchy, &below) {
+                Ok(group) => groups.0.push(group),
+                Err(error) => {
+                    groups.remove_or_warn();
+                    return Err(error);
+                }
+            }
+        }
+        if let Some(resources) = resources
+            && let Err(error) = groups.limit(resources)
+        {
+            groups.remove_or_warn();
+            return Err(error);
+        }
+        Ok(groups)
+    }
+
+    fn remove_or_warn(&self) {
+        if let Err(error) = self.remove() {
+            tracing::warn!(%error, "a control group is left");
+        }
+    }
+
+    /// The group that has a controller.
+    fn with(&self, controller: &str) -> Option<&Group> {
+        self.0.iter().find(|group| group.controllers.iter().any(|name| name == controller))
+    }
+
+    /// Sets limits.
+    pub fn limit(&self, resources: &LinuxResources) -> Result<(), SandboxError> {
+        if let Some(memory) = resources.memory() {
+            self.set("memory", &memory_limits(memory))?;
+        }
+        if let Some(cpu) = resources.cpu() {
+            let (cpu, set) = cpu_limits(cpu);
+            self.set("cpu", &cpu)?;
+            self.set("cpuset", &set)?;
+        }
+        Ok(())
+    }
+
+    fn set(&self, controller: &'static str, limits: &[Limit]) -> Result<(), SandboxError> {
+        if limits.is_empty() {
+            return Ok(());
+        }
+        let none =
+            SandboxError::Spec { field: "linux.resources", reason: "the host lacks a controller for it" };
+        let group = self.with(controller).ok_or(none)?;
+        for limit in limits {
+            let (file, value) = match group.version {
+                Version::One => (limit.one.0, &limit.one.1),
+                Version::Two => (limit.two.0, &limit.two.1),
+            };
+            if !file.is_empty() {
+                write(&group.dir.join(file), value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters the groups.
+    pub fn join(&self) -> Result<Joined, SandboxError> {
+        let now = read("/proc/self/cgroup".as_ref())?;
+        let before = hierarchies(&read("/proc/self/mountinfo".as_ref())?)
+            .iter()
+            .filter(|hierarchy| self.0.iter().any(|group| group.dir.starts_with(&hierarchy.mount)))
+            .filter_map(|hierarchy| Some(hierarchy.mount.join(place(&now, hierarchy)?)))
+            .collect();
+        let joined = Joined { before };
+        for group in &self.0 {
+            enter(&group.dir)?;
+        }
+        Ok(joined)
+    }
+
+    /// Stops all processes, or lets them go on. An error when the host cannot.
+    pub fn freeze(&self, frozen: bool) -> Result<(), SandboxError> {
+        let none =
+            SandboxError::Spec { field: "linux.cgroupsPath", reason: "the host has no freezer for it" };
+        if let Some(group) = self.0.iter().find(|group| group.dir.join("cgroup.freeze").exists()) {
+            return write(&group.dir.join("cgroup.freeze"), if frozen { "1" } else { "0" });
+        }
+        let group = self.with("freezer").ok_or(none)?;
+        write(&group.dir.join("freezer.state"), if frozen { "FROZEN" } else { "THAWED" })
+    }
+
+    /// Whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Removes the groups, once their processes are gone.
+    pub fn remove(&self) -> Result<(), SandboxError> {
+        let end = Instant::now() + EMPTYING;
+        for Group { dir, .. } in &self.0 {
+            loop {
+                match fs::remove_dir(dir) {
+                    Ok(()) => break,
+                    Err(error) if error.kind() == ErrorKind::NotFound => break,
+                    Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < end => {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    Err(error) => return Err(io(dir)(error)),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Moves this process into a group.
+fn enter(dir: &Path) -> Result<(), SandboxError> {
+    write(&dir.join("cgroup.procs"), "0")
+}
+
+/// Where a process is in a hierarchy, below its mount, by its `/proc/PID/cgroup`.
+fn place(text: &str, hierarchy: &Hierarchy) -> Option<PathBuf> {
+    let mut lines = text.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        Some((fields.next()?, fields.next()?, fields.next()?))
+    });
+    let found = lines.find(|(id, name, _)| match hierarchy.version {
+        Version::One => *id != "0" && *name == hierarchy.name,
+        Version::Two => *id == "0",
+    });
+    found.map(|(_, _, path)| PathBuf::from(path.trim_start_matches('/')))
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        for dir in &self.before {
+            if let Err(error) = enter(dir) {
+                tracing::warn!(%error, "cannot go back to a control group");
+            }
+        }
+    }
+}
+
+/// A limit as both versions have it: a file and a value; no file where there is none.
+struct Limit {
+    one: (&'static str, String),
+    two: (&'static str, String),
+}
+
+/// A number of bytes in version 2; negative means no limit.
+fn bytes(value: i64) -> String {
+    if value < 0 { "max".into() } else { value.to_string() }
+}
+
+fn memory_limits(memory: &LinuxMemory) -> Vec<Limit> {
+    let mut limits = Vec::new();
+    if let Some(limit) = memory.limit() {
+        limits.push(Limit {
+            one: ("memory.limit_in_bytes", limit.to_string()),
+            two: ("memory.max", bytes(limit)),
+        });
+    }
+    if let Some(reservation) = memory.reservation() {
+        limits.push(Limit {
+            one: ("memory.soft_limit_in_bytes", reservation.to_string()),
+            two: ("memory.low", bytes(reservation)),
+        });
+    }
+    if let (Some(limit), Some(both)) = (memory.limit(), memory.swap()) {
+        // Version 1 counts memory and swap together, and not every host does; version 2 only swap.
+        let swap = if both < 0 { both } else { both.saturating_sub(limit).max(0) };
+        limits.push(Limit { one: ("", String::new()), two: ("memory.swap.max", bytes(swap)) });
+    }
+    limits
+}
+
+/// Limits of the `cpu` and the `cpuset` controller.
+fn cpu_limits(cpu: &LinuxCpu) -> (Vec<Limit>, Vec<Limit>) {
+    let (mut limits, mut set) = (Vec::new(), Vec::new());
+    if let Some(shares) = cpu.shares().filter(|shares| *shares > 0) {
+        // From 2..262144 to 1..10000, as all runtimes do.
+        let weight = 1 + shares.clamp(2, 262_144).saturating_sub(2) * 9999 / 262_142;
+        limits
+            .push(Limit { one: ("cpu.shares", shares.to_string()), two: ("cpu.weight", weight.to_string()) });
+    }
+    let period = cpu.period().filter(|period| *period > 0).unwrap_or(100_000);
+    if let Some(quota) = cpu.quota().filter(|quota| *quota != 0) {
+        let both = format!("{} {period}", bytes(quota));
+        limits.push(Limit { one: ("cpu.cfs_period_us", period.to_string()), two: ("cpu.max", both) });
+        limits.push(Limit { one: ("cpu.cfs_quota_us", quota.to_string()), two: ("", String::new()) });
+    }
+    for (file, value) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
+        if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
+            set.push(Limit { one: (file, value.clone()), two: (file, value.clone()) });
+        }
+    }
+    (limits, set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Version, below, cpu_limits, hierarchies, memory_limits, place};
+    use std::path::{Path, PathBuf};
+
+    const MOUNTS: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct
+40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+42 31 0:39 /part /elsewhere rw - cgroup cgroup rw,memory
+nonsense
+";
+
+    #[test]
+    fn hierarchies_are_found_and_places_in_them() {
+        let found = hierarchies(MOUNTS);
+        let names: Vec<_> = found.iter().map(|h| (h.name.as_str(), h.version)).collect();
+        let want = [("cpu,cpuacct", Version::One), ("name=systemd", Version::One), ("", Version::Two)];
+        assert_eq!(names, want);
+        let text = "2:cpu,cpuacct:/a/b\n1:name=systemd:/\n0::/c:d\n";
+        let places: Vec<_> = found.iter().filter_map(|hierarchy| place(text, hierarchy)).collect();
+        assert_eq!(places, ["a/b", "", "c:d"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn paths_stay_below() {
+        assert_eq!(below("/docker/x").expect("good"), Path::new("docker/x"));
+        assert_eq!(below("user.slice:run:x").expect("good"), Path::new("user.slice/run-x.scope"));
+        for bad in ["", "/", "/a/../../b", ".."] {
+            assert!(below(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn limits_are_those_of_both_versions() {
+        let memory = serde_json::from_str(r#"{"limit": 1000, "swap": 1500}"#).expect("limits");
+        let files: Vec<_> = memory_limits(&memory).into_iter().map(|l| (l.one, l.two)).collect();
+        assert_eq!(files[0], (("memory.limit_in_bytes", "1000".into()), ("memory.max", "1000".into())));
+        assert_eq!(files[1].1, ("memory.swap.max", "500".into()));
+        let cpu = serde_json::from_str(r#"{"shares": 1024, "quota": -1, "cpus": "0"}"#).expect("limits");
+        let (cpu, set) = cpu_limits(&cpu);
+        let two: Vec<_> = cpu.iter().chain(&set).map(|l| (l.two.0, l.two.1.as_str())).collect();
+        assert_eq!(two, [("cpu.weight", "39"), ("cpu.max", "max 100000"), ("", ""), ("cpuset.cpus", "0")]);
+    }
+}
