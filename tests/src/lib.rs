@@ -5,11 +5,12 @@
 //! `tests/apps/` that uses real programs ([`app`]). [`run`] runs a command under a deadline, [`sandbox`] the
 //! same command natively and under `runsc do`. What fails natively is a mistake of the test; what holds
 //! natively and fails in the sandbox is a flaw of ours, or in the list of [`known`] ones. [`posture`]
-//! looks at a sandbox from the host.
+//! looks at a sandbox from the host, [`fuzz`] has the targets of fuzzers.
 #![forbid(unsafe_code)]
 
 pub mod app;
 pub mod build;
+pub mod fuzz;
 pub mod known;
 pub mod leftovers;
 pub mod posture;

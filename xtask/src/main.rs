@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask tidy`, `test`, `bench`, `docs` and `known-failures`.
+//! The project's own chores: `cargo xtask tidy`, `test`, `bench`, `fuzz`, `docs` and `known-failures`.
 //!
 //! Chores are Rust so that they need no second toolchain. `tidy` holds the rules that no compiler
 //! checks (layers, where `unsafe` may live, headers); `test` is what CI runs, and all that it runs.
@@ -23,6 +23,7 @@ chores:
   tidy   check the rules of the tree that no compiler checks
   bench  [--turns N] [--quick] [--peer RUNSC]... [OPERATION...]: the guest micro-benchmark, natively
          and in sandboxes, in one run
+  fuzz   SECONDS: feed each fuzz target that long, from a new seed
   docs   rewrite the pages of docs/ that runsc itself can tell
   known-failures   rewrite tests/known-failures from what is seen; the lists may only shrink
   test   install what the tests need (Debian, root), then run every check and every test
@@ -33,6 +34,10 @@ fn main() -> ExitCode {
     let outcome = match chore.as_deref() {
         Some("tidy") => run_tidy(),
         Some("test") => suite::run(&root()),
+        Some("fuzz") => match std::env::args().nth(2).and_then(|word| word.parse().ok()) {
+            Some(seconds) => suite::fuzz(&root(), seconds),
+            None => Err(anyhow::anyhow!("fuzz takes a number of seconds")),
+        },
         Some("docs") => suite::docs(&root()),
         Some("known-failures") => suite::known_failures(&root()),
         Some("bench") => {

@@ -86,7 +86,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<bool> {
     tally.step("tidy", findings.is_empty());
 
     let runsc = build_runsc(root)?;
-    tally.step("building runsc", runsc.is_some());
+    tally.step("building the tests and runsc", runsc.is_some());
     if let Some(runsc) = &runsc {
         let stale = pages::stale(root, runsc)?;
         stale.iter().for_each(|page| note(&format!("{page} is not what runsc says: cargo xtask docs")));
@@ -127,6 +127,19 @@ pub(crate) fn known_failures(root: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// Feeds each fuzz target for `seconds`.
+///
+/// # Errors
+/// When cargo cannot be run.
+pub(crate) fn fuzz(root: &Path, seconds: u64) -> anyhow::Result<bool> {
+    install_tools();
+    let Some(runsc) = build_runsc(root)? else { return Ok(false) };
+    let args = ["test", "--quiet", "-p", "rampart-tests", "--test", "fuzz", "--", "--nocapture"];
+    let mut command = command(root, &args);
+    command.env(RUNSC, &runsc).env("RAMPART_FUZZ_SECONDS", seconds.to_string());
+    Ok(command.status()?.success())
+}
+
 /// Runs cargo with no stdin; true when it succeeded.
 fn cargo(root: &Path, args: &[&str]) -> anyhow::Result<bool> {
     note(&format!("== cargo {}", args.join(" ")));
@@ -140,9 +153,11 @@ fn command(root: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Builds `runsc`; its path, for the tests that run it.
+/// Builds all tests, and with them `runsc`; its path, for the tests that run it.
+///
+/// Not `cargo build -p runsc`: in the company of tests some crates have features more, and would be built twice.
 fn build_runsc(root: &Path) -> anyhow::Result<Option<PathBuf>> {
-    if !cargo(root, &["build", "--quiet", "-p", "runsc"])? {
+    if !cargo(root, &["test", "--quiet", "--workspace", "--no-run"])? {
         return Ok(None);
     }
     let metadata = MetadataCommand::new().manifest_path(root.join("Cargo.toml")).no_deps().exec()?;
