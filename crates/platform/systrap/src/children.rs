@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use bpf::Program;
+use hostproc::Vdso;
 use parking_lot::Mutex;
 use platform::PlatformError;
 
@@ -17,7 +18,6 @@ use crate::host::Process;
 use crate::raw::sys;
 use crate::raw::zygote::Image;
 use crate::space::CURRENT;
-use crate::vdso::Vdso;
 use crate::watch::Watch;
 
 /// Ends kept that nobody has asked for yet. Only a guest that clones behind our back makes more.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use hostproc::{HostView, Vdso};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use platform::{HostExit, PlatformError};
 
@@ -15,8 +16,6 @@ use crate::raw::sys::{self, Notif};
 use crate::serve::Listener;
 use crate::space::Space;
 use crate::task::Task;
-use crate::vdso::Vdso;
-use crate::view::HostView;
 
 /// After what time of waiting for a thread to look whether it lives.
 const LOOK_AFTER: Duration = Duration::from_millis(200);

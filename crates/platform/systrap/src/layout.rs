@@ -18,8 +18,6 @@ pub(crate) const MAILBOX_LEN: u64 = SLOT * SLOTS as u64;
 pub(crate) const MAX_ADDRESS: u64 = 0x7ffe_0000_0000;
 /// Lowest address a guest may map.
 pub(crate) const MIN_ADDRESS: u64 = 0x1_0000;
-/// Where processes keep the vDSO until a kernel wants it mapped; the first that is free in the Sentry.
-pub(crate) const VDSO_PLACES: [u64; 2] = [0x7ffe_1000_0000, 0x7ffe_2000_0000];
 /// End of user space.
 pub(crate) const USER_END: u64 = 0x7fff_ffff_f000;
 

@@ -10,8 +10,6 @@
 //! - `serve`: listeners, and the leader/follower threads that serve them.
 //! - `space`: address spaces.
 //! - `task`: guest threads as a kernel sees them.
-//! - `vdso`: where the host's vDSO is kept for guests.
-//! - `view`: what must be looked up before the host's `/proc` goes.
 //! - `watch`: relieves leaders that sleep without having told.
 //!
 //! A call enters as a seccomp notification, which knows its arguments only, or by `SIGSYS` where all
@@ -36,8 +34,6 @@ mod raw;
 mod serve;
 mod space;
 mod task;
-mod vdso;
-mod view;
 mod watch;
 
 use std::collections::HashMap;
@@ -49,7 +45,7 @@ use platform::{AddressSpace, Features, NewThread, Platform, PlatformError};
 use crate::children::Children;
 
 pub use calls::HOST_CALLS;
-pub use view::HostView;
+pub use hostproc::HostView;
 
 /// The backend. Guest processes end with it: when it is dropped, or when this program ends in any way.
 pub struct Systrap {
@@ -76,7 +72,7 @@ impl Systrap {
             return Err(unsupported("FSGSBASE is missing".to_owned()));
         }
         let shared = Arc::new(host::Shared {
-            children: Children::start(&filter, host.vdso.as_ref())?,
+            children: Children::start(&filter, host.vdso())?,
             xsave_size,
             xcr0,
             vdso: OnceLock::new(),
@@ -85,7 +81,7 @@ impl Systrap {
         });
         let systrap = Self { spare: Mutex::new(None), shared };
         let space = space::Space::fresh(&systrap.shared)?;
-        if let Some(vdso) = systrap.shared.view.vdso.clone()
+        if let Some(vdso) = systrap.shared.view.vdso().cloned()
             && space.holds(vdso.header(), b"\x7fELF")
         {
             let _ = systrap.shared.vdso.set(vdso);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use abi::Errno;
 use guestmem::{Fault, UserAddr, UserMem};
+use hostproc::stat_times;
 use memmap::Backing;
 use nix::fcntl::OFlag;
 use parking_lot::Mutex;
@@ -358,14 +359,6 @@ impl AddressSpace for Space {
     fn cpu_time(&self) -> (Duration, Duration) {
         stat_times(&self.shared.view.text(&format!("{}/stat", self.pid())))
     }
-}
-
-/// User and system time from a `stat` file of the host; zero when it is gone.
-pub(crate) fn stat_times(text: &str) -> (Duration, Duration) {
-    let after = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let mut ticks = after.split_whitespace().skip(11).filter_map(|w| w.parse::<u64>().ok());
-    let mut next = || Duration::from_millis(ticks.next().unwrap_or(0) * 10);
-    (next(), next())
 }
 
 impl Drop for Space {

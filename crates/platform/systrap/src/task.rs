@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use abi::signal::{SigInfo, Signal};
 use guestmem::{UserAddr, UserMem};
+use hostproc::stat_times;
 use parking_lot::Mutex;
 use platform::{
     AddressSpace, Fault, GuestThread, NewThread, PlatformError, Registers, Resume, SyscallTrap, ThreadHandle,
@@ -18,7 +19,7 @@ use crate::host::{Host, Process, Shared};
 use crate::layout::{ACT_CLONE, CLONE_FORK, CLONE_SHARED, CLONE_THREAD, INTERRUPT, MAILBOX, SLOT};
 use crate::raw::sys::Notif;
 use crate::serve::slot_address;
-use crate::space::{CURRENT, Space, stat_times};
+use crate::space::{CURRENT, Space};
 
 /// A guest thread, whichever host thread carries it.
 pub(crate) struct Task {

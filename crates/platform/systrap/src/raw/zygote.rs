@@ -14,13 +14,13 @@ use core::arch::{asm, global_asm};
 use std::io::Error;
 
 use bpf::Insn;
+use hostproc::Vdso;
 
 use super::sys::raw_call;
 use crate::layout::{
     CLONE_ZYGOTE, INTERRUPT, MAILBOX, MAILBOX_LEN, MAX_ADDRESS, OFF_STACK, PAGE, SLOT, STUB, STUB_LEN,
     USER_END,
 };
-use crate::vdso::Vdso;
 
 const SETUP_COUNT: usize = 0;
 const CHILD_COUNT: usize = 8;
@@ -363,12 +363,13 @@ impl Drop for Image {
 mod tests {
     use platform::Platform;
 
-    use crate::layout::{MAILBOX, PAGE, STUB, VDSO_PLACES};
+    use crate::layout::{MAILBOX, PAGE, STUB};
+    use hostproc::PLACES;
 
     /// The Sentry's stack lies there once in some 300 starts.
     #[test]
     fn starts_where_something_of_ours_is_in_the_way() {
-        for at in [STUB, MAILBOX + 0x10_0000, VDSO_PLACES[0]] {
+        for at in [STUB, MAILBOX + 0x10_0000, PLACES[0]] {
             let wanted = std::ptr::without_provenance_mut(at as usize);
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
             // SAFETY: a fresh mapping that replaces none.

@@ -1,13 +1,17 @@
 //! Where the host's vDSO is, and where guests find theirs.
 
-use crate::layout::{PAGE, VDSO_PLACES};
+/// Bytes of a page.
+const PAGE: u64 = 4096;
+
+/// Where processes keep the vDSO until a kernel wants it mapped; the first that is free in the Sentry.
+pub const PLACES: [u64; 2] = [0x7ffe_1000_0000, 0x7ffe_2000_0000];
 
 /// Most bytes the vDSO and its data pages may take.
 const ROOM: u64 = 16 * PAGE;
 
 /// The Sentry's vDSO: its mappings, and where the zygote keeps them for guests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Vdso {
+pub struct Vdso {
     /// First byte and bytes of each mapping, adjacent, in order; the code is the last.
     parts: Vec<(u64, u64)>,
     keep: u64,
@@ -15,7 +19,7 @@ pub(crate) struct Vdso {
 
 impl Vdso {
     /// Finds it in a `/proc/self/maps`. `None` when it has none or one that we do not understand.
-    pub(crate) fn find(maps: &str) -> Option<Self> {
+    pub fn find(maps: &str) -> Option<Self> {
         let mut parts: Vec<(u64, u64)> = Vec::new();
         for line in maps.lines() {
             let name = line.rsplit_once(' ').map_or("", |(_, name)| name);
@@ -34,34 +38,34 @@ impl Vdso {
         }
         let at = parts.first()?.0;
         let free = |place: &u64| at + ROOM <= *place || place + ROOM <= at;
-        let vdso = Self { parts, keep: VDSO_PLACES.into_iter().find(free)? };
+        let vdso = Self { parts, keep: PLACES.into_iter().find(free)? };
         (vdso.kept().1 <= ROOM).then_some(vdso)
     }
 
     /// Where it was, and its length.
-    pub(crate) fn original(&self) -> (u64, u64) {
+    pub fn original(&self) -> (u64, u64) {
         let at = self.parts.first().map_or(0, |part| part.0);
         (at, self.parts.iter().map(|part| part.1).sum())
     }
 
     /// Where the zygote keeps it, and its length.
-    pub(crate) fn kept(&self) -> (u64, u64) {
+    pub fn kept(&self) -> (u64, u64) {
         (self.keep, self.original().1)
     }
 
     /// Address of the kept ELF header.
-    pub(crate) fn header(&self) -> u64 {
+    pub fn header(&self) -> u64 {
         self.keep + self.parts.last().map_or(0, |part| part.0) - self.original().0
     }
 
     /// How it comes where it is kept: from, to and length of each mapping.
-    pub(crate) fn moves(&self) -> Vec<(u64, u64, u64)> {
+    pub fn moves(&self) -> Vec<(u64, u64, u64)> {
         let at = self.original().0;
         self.parts.iter().map(|(from, len)| (*from, from - at + self.keep, *len)).collect()
     }
 
     /// How it comes from there to `to`.
-    pub(crate) fn moves_to(&self, to: u64) -> Vec<(u64, u64, u64)> {
+    pub fn moves_to(&self, to: u64) -> Vec<(u64, u64, u64)> {
         let at = self.original().0;
         self.parts.iter().map(|(from, len)| (from - at + self.keep, from - at + to, *len)).collect()
     }
@@ -69,8 +73,7 @@ impl Vdso {
 
 #[cfg(test)]
 mod tests {
-    use super::Vdso;
-    use crate::layout::VDSO_PLACES;
+    use super::{PLACES, Vdso};
 
     #[test]
     fn is_found_in_maps() {
@@ -80,13 +83,13 @@ mod tests {
             7fdeab6ab000-7fdeab6ad000 r-xp 00000000 00:00 0                          [vdso]\n\
             7fff01a3a000-7fff01a5b000 rw-p 00000000 00:00 0                          [stack]\n";
         let vdso = Vdso::find(maps).expect("it is there");
-        let keep = VDSO_PLACES[0];
+        let keep = PLACES[0];
         assert_eq!(vdso.original(), (0x7fde_ab6a_5000, 0x8000));
         assert_eq!((vdso.kept(), vdso.header()), ((keep, 0x8000), keep + 0x6000));
         assert_eq!(vdso.moves()[2], (0x7fde_ab6a_b000, keep + 0x6000, 0x2000));
         assert_eq!(vdso.moves_to(0x1000)[1], (keep + 0x4000, 0x5000, 0x2000));
         assert_eq!(Vdso::find("7fff01a3a000-7fff01a5b000 rw-p 00000000 00:00 0 [stack]"), None);
         let near = maps.replace("7fdeab6a", &format!("{:x}", keep >> 16));
-        assert_eq!(Vdso::find(&near).map(|vdso| vdso.keep), Some(VDSO_PLACES[1]));
+        assert_eq!(Vdso::find(&near).map(|vdso| vdso.keep), Some(PLACES[1]));
     }
 }

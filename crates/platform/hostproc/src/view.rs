@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -14,8 +15,8 @@ use crate::vdso::Vdso;
 /// sizes and times of processes and writes over page protections, but nothing else.
 #[derive(Clone, Debug, Default)]
 pub struct HostView {
-    pub(crate) proc: Option<Arc<OwnedFd>>,
-    pub(crate) vdso: Option<Vdso>,
+    proc: Option<Arc<OwnedFd>>,
+    vdso: Option<Vdso>,
 }
 
 impl HostView {
@@ -30,18 +31,31 @@ impl HostView {
         Self { proc: proc.map(Arc::new), vdso }
     }
 
+    /// Where our vDSO is, if we know.
+    pub fn vdso(&self) -> Option<&Vdso> {
+        self.vdso.as_ref()
+    }
+
     /// Opens a file of the host's `/proc`.
-    pub(crate) fn open(&self, path: &str, flags: OFlag) -> std::io::Result<File> {
+    pub fn open(&self, path: &str, flags: OFlag) -> std::io::Result<File> {
         let proc = self.proc.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
         Ok(openat(proc, path, flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
     }
 
     /// The text of a file of the host's `/proc`; empty when it is gone.
-    pub(crate) fn text(&self, path: &str) -> String {
+    pub fn text(&self, path: &str) -> String {
         let mut text = String::new();
         let read = self.open(path, OFlag::O_RDONLY).and_then(|mut file| file.read_to_string(&mut text));
         if read.is_err() { String::new() } else { text }
     }
+}
+
+/// User and system time from a `stat` file of the host; zero when it is gone.
+pub fn stat_times(text: &str) -> (Duration, Duration) {
+    let after = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut ticks = after.split_whitespace().skip(11).filter_map(|w| w.parse::<u64>().ok());
+    let mut next = || Duration::from_millis(ticks.next().unwrap_or(0) * 10);
+    (next(), next())
 }
 
 /// Whether a `/proc/self/status` gives one number only: that of the innermost namespace we are in.
