@@ -24,7 +24,7 @@ chores:
   bench  [--turns N] [--quick] [--peer RUNSC]... [OPERATION...]: the guest micro-benchmark, natively
          and in sandboxes, in one run
   fuzz   SECONDS: feed each fuzz target that long, from a new seed
-  docs   rewrite the pages of docs/ that runsc itself can tell
+  docs [RUNSC]   rewrite the pages of docs/ that runsc itself can tell
   known-failures   rewrite tests/known-failures from what is seen; the lists may only shrink
   test   install what the tests need (Debian, root), then run every check and every test
 ";
@@ -38,7 +38,10 @@ fn main() -> ExitCode {
             Some(seconds) => suite::fuzz(&root(), seconds),
             None => Err(anyhow::anyhow!("fuzz takes a number of seconds")),
         },
-        Some("docs") => suite::docs(&root()),
+        Some("docs") => match std::env::args().nth(2) {
+            Some(runsc) => docs::run(&root(), Path::new(&runsc)).map(|()| true),
+            None => suite::docs(&root()),
+        },
         Some("known-failures") => suite::known_failures(&root()),
         Some("bench") => {
             bench::Options::parse(std::env::args().skip(2)).and_then(|o| bench::run(&root(), &o))

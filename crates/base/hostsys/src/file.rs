@@ -16,7 +16,7 @@ use abi::time::Timespec;
 use abi::tty::Winsize;
 
 /// Most descriptors in one message received.
-pub const MAX_FDS: usize = 4;
+pub const MAX_FDS: usize = 16;
 
 /// What [`receive_message`] got.
 #[derive(Debug)]

@@ -115,9 +115,14 @@ impl Client {
         }
     }
 
-    /// Starts another program with these standard descriptors; its pid in the container.
-    pub fn exec(&self, process: Process, stdio: [BorrowedFd<'_>; 3]) -> Result<u32, ControlError> {
-        match self.ask(&Request::Exec(Box::new(process)), &stdio)? {
+    /// Changes the limit of tasks.
+    pub fn limit_tasks(&self, tasks: Option<u32>) -> Result<(), ControlError> {
+        self.done(&Request::LimitTasks(tasks))
+    }
+
+    /// Starts another program with these first descriptors; its pid in the container.
+    pub fn exec(&self, process: Process, fds: &[BorrowedFd<'_>]) -> Result<u32, ControlError> {
+        match self.ask(&Request::Exec(Box::new(process)), fds)? {
             Reply::Started(pid) => Ok(pid),
             other => Err(unexpected(other)),
         }

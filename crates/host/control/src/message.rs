@@ -35,9 +35,11 @@ pub enum Request {
     },
     /// List processes. Answered by [`Reply::Processes`].
     Processes,
-    /// Run another program; three descriptors beside it become its standard ones. Answered by
+    /// Run another program; the descriptors beside it, at least three, become its first ones. Answered by
     /// [`Reply::Started`].
     Exec(Box<Process>),
+    /// Change the limit of tasks, or without a number lift it. Answered by [`Reply::Done`].
+    LimitTasks(Option<u32>),
 }
 
 /// Whom a signal is for.

@@ -23,8 +23,10 @@ pub trait Guest: Send + Sync {
     fn signal(&self, target: Target, signal: u8) -> Result<(), String>;
     /// The processes there are.
     fn processes(&self) -> Result<Vec<ProcessInfo>, String>;
-    /// Starts another program with these standard descriptors; its pid in the container.
-    fn exec(&self, process: Process, stdio: [OwnedFd; 3]) -> Result<u32, String>;
+    /// Starts another program with these first descriptors, at least three; its pid in the container.
+    fn exec(&self, process: Process, fds: Vec<OwnedFd>) -> Result<u32, String>;
+    /// Changes the limit of tasks.
+    fn limit_tasks(&self, tasks: Option<u32>) -> Result<(), String>;
     /// Waits for the end of a process that [`Guest::exec`] started.
     fn wait(&self, pid: u32) -> Result<ExitStatus, String>;
 }
@@ -198,10 +200,9 @@ fn answer(shared: &Shared, request: Request, fds: Vec<OwnedFd>) -> Reply {
         Request::Wait { pid: Some(pid) } => guest().wait(pid).map(Reply::Ended),
         Request::Processes => guest().processes().map(Reply::Processes),
         Request::Exec(_) if !running(shared) => Err("the container does not run".into()),
-        Request::Exec(process) => match <[OwnedFd; 3]>::try_from(fds) {
-            Ok(stdio) => guest().exec(*process, stdio).map(Reply::Started),
-            Err(fds) => Err(format!("{} descriptors came with the request, not 3", fds.len())),
-        },
+        Request::Exec(_) if fds.len() < 3 => Err(format!("only {} descriptors came", fds.len())),
+        Request::Exec(process) => guest().exec(*process, fds).map(Reply::Started),
+        Request::LimitTasks(tasks) => guest().limit_tasks(tasks).map(|()| Reply::Done),
     };
     result.unwrap_or_else(Reply::Refused)
 }

@@ -16,7 +16,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use error::OciError;
-pub use oci_spec::runtime::{Process, Spec};
+pub use oci_spec::runtime::{LinuxResources as Resources, Process, Spec};
 pub use template::template;
 
 /// Name of the spec in a bundle.

@@ -1,40 +1,91 @@
-//! The grammar of the command line.
+//! The grammar of the command line: flags of every command, and the commands.
+//!
+//! Their own arguments are in [`arguments`]; [`compat`] has the flags that are taken but change nothing,
+//! [`words`] brings flags as users of Go programs write them into this form.
 
+mod arguments;
+mod compat;
+mod words;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::BoolishValueParser;
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub(crate) use arguments::{
+    Bundle, Create, Delete, Detached, Do, Events, Exec, Format, Help, Id, Kill, List, Ps, Run, Stand, Update,
+    Volume, Wait,
+};
+use compat::Compat;
 
 /// An application kernel for containers.
 #[derive(Debug, Parser)]
-#[command(name = "runsc", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "runsc", version = version(), propagate_version = true, disable_help_subcommand = true,
+          args_override_self = true)]
 pub(crate) struct Cli {
     /// Directory of the containers' states
     #[arg(long, global = true, default_value = "/run/runsc")]
     pub(crate) root: PathBuf,
-    /// File to which errors and events are added; standard error without it
+    /// File to which errors and warnings are added; standard error without it
     #[arg(long, global = true)]
     pub(crate) log: Option<PathBuf>,
     /// Form of the log
     #[arg(long, global = true, value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
     /// Log in detail
-    #[arg(long, global = true)]
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) debug: bool,
-    /// Log every system call of the guest
+    /// File for the details in place of --log: a directory when it ends in /, with %ID%, %COMMAND% and
+    /// %TIMESTAMP% replaced
     #[arg(long, global = true)]
+    pub(crate) debug_log: Option<String>,
+    /// Form of the log of details
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub(crate) debug_log_format: LogFormat,
+    /// Log every system call of the guest
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) strace: bool,
     /// What catches the guest's system calls
     #[arg(long, global = true, default_value = "systrap")]
     pub(crate) platform: String,
-    /// Where writes to the root of the guest go
-    #[arg(long, global = true, value_enum, default_value = "root:memory")]
-    pub(crate) overlay2: Overlay,
-    /// Accepted for callers of other runtimes; without effect
-    #[arg(long, global = true, hide = true)]
+    /// Where writes to the root of the guest go: none (into itself) or root:memory[,size=BYTES] (lost when
+    /// the container ends)
+    #[arg(long, global = true, default_value = "root:memory", value_parser = overlay2)]
+    pub(crate) overlay2: Overlay2,
+    /// Whether others may change the root while the guest uses it
+    #[arg(long, global = true, value_enum, default_value = "exclusive")]
+    pub(crate) file_access: FileAccess,
+    /// Whether others may change what is mounted from the host while the guest uses it
+    #[arg(long, global = true, value_enum, default_value = "shared")]
+    pub(crate) file_access_mounts: FileAccess,
+    /// Make no control groups, and set no limits with them
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub(crate) ignore_cgroups: bool,
+    /// The path of control groups is SLICE:PREFIX:NAME; it is recognised without this as well
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", value_parser = BoolishValueParser::new())]
     pub(crate) systemd_cgroup: bool,
+    #[command(flatten)]
+    pub(crate) compat: Compat,
     /// What to do
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Parses words, the first of which is the name of the program.
+    pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(words::canonical(&Self::command(), words))
+    }
+}
+
+/// In the lines that engines look for.
+fn version() -> &'static str {
+    concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0")
 }
 
 /// A command.
@@ -56,6 +107,8 @@ pub(crate) enum Command {
     Pause(Id),
     /// Let the processes of a paused container go on
     Resume(Id),
+    /// Change the limits of a container
+    Update(Update),
     /// Remove a stopped container
     Delete(Delete),
     /// List containers
@@ -64,10 +117,14 @@ pub(crate) enum Command {
     Exec(Exec),
     /// List the processes of a container
     Ps(Ps),
+    /// Print what a container uses, and when it runs out of memory
+    Events(Events),
+    /// Print what this runtime can do, as a JSON object
+    Features,
     /// Write a template of a spec
     Spec(Bundle),
     /// Wait for a container to end, and print how it did
-    Wait(Id),
+    Wait(Wait),
     /// Describe a command, or with `syscalls` the system calls that guests have
     Help(Help),
     /// Be the Gofer of a sandbox; only runsc itself can start it
@@ -81,6 +138,54 @@ pub(crate) enum Command {
     Stand(Stand),
 }
 
+impl Command {
+    /// Its name, as it is given.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Do(_) => "do",
+            Self::Run(_) => "run",
+            Self::Create(_) => "create",
+            Self::Start(_) => "start",
+            Self::State(_) => "state",
+            Self::Kill(_) => "kill",
+            Self::Pause(_) => "pause",
+            Self::Resume(_) => "resume",
+            Self::Update(_) => "update",
+            Self::Delete(_) => "delete",
+            Self::List(_) => "list",
+            Self::Exec(_) => "exec",
+            Self::Ps(_) => "ps",
+            Self::Events(_) => "events",
+            Self::Features => "features",
+            Self::Spec(_) => "spec",
+            Self::Wait(_) => "wait",
+            Self::Help(_) => "help",
+            Self::Gofer => "gofer",
+            Self::Boot => "boot",
+            Self::Stand(_) => "stand",
+        }
+    }
+
+    /// The container it is about.
+    pub(crate) fn container(&self) -> Option<&str> {
+        let id = match self {
+            Self::Run(arguments) => &arguments.create.id,
+            Self::Create(arguments) => &arguments.id,
+            Self::Start(id) | Self::State(id) | Self::Pause(id) | Self::Resume(id) => &id.id,
+            Self::Kill(arguments) => &arguments.id,
+            Self::Update(arguments) => &arguments.id,
+            Self::Delete(arguments) => &arguments.id,
+            Self::Exec(arguments) => &arguments.id,
+            Self::Ps(arguments) => &arguments.id,
+            Self::Events(arguments) => &arguments.id,
+            Self::Wait(arguments) => &arguments.id,
+            Self::Do(_) | Self::List(_) | Self::Features | Self::Spec(_) | Self::Help(_) => return None,
+            Self::Gofer | Self::Boot | Self::Stand(_) => return None,
+        };
+        Some(id)
+    }
+}
+
 /// Form of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {
@@ -88,6 +193,8 @@ pub(crate) enum LogFormat {
     Text,
     /// An object a line.
     Json,
+    /// An object a line, as Kubernetes has them.
+    JsonK8s,
 }
 
 impl LogFormat {
@@ -96,233 +203,36 @@ impl LogFormat {
         match self {
             Self::Text => "text",
             Self::Json => "json",
+            Self::JsonK8s => "json-k8s",
         }
     }
 }
 
 /// Where writes to the root go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Overlay {
-    /// Into the root itself
-    None,
-    /// Into memory, lost when the container ends
-    #[value(name = "root:memory")]
-    Memory,
-}
-
-/// Arguments of `do`.
-#[derive(Debug, Args)]
-pub(crate) struct Do {
-    /// Show a host path in the guest, as HOST:GUEST or HOST:GUEST:ro
-    #[arg(short, long = "volume", value_parser = volume)]
-    pub(crate) volume: Vec<Volume>,
-    /// Root of the guest
-    #[arg(long, default_value = "/")]
-    pub(crate) rootfs: PathBuf,
-    /// Working directory in the guest; without it ours when the root is /, else /
-    #[arg(long)]
-    pub(crate) cwd: Option<String>,
-    /// Set a variable, as NAME=VALUE, or pass ours, as NAME
-    #[arg(short, long)]
-    pub(crate) env: Vec<String>,
-    /// Program and arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
-}
-
-/// A host path shown in the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Volume {
-    /// Path on the host.
-    pub(crate) host: PathBuf,
-    /// Absolute path in the guest.
-    pub(crate) guest: PathBuf,
-    /// Refuse writes.
-    pub(crate) readonly: bool,
+pub(crate) enum Overlay2 {
+    /// Into the root itself.
+    None,
+    /// Into memory, at most so much.
+    Memory(Option<String>),
 }
 
-/// A container by id.
-#[derive(Debug, Args)]
-pub(crate) struct Id {
-    /// Container id
-    pub(crate) id: String,
-}
-
-/// A bundle.
-#[derive(Debug, Args)]
-pub(crate) struct Bundle {
-    /// Directory of the bundle
-    #[arg(short, long, default_value = ".")]
-    pub(crate) bundle: PathBuf,
-}
-
-/// Arguments of `create` and `run`.
-#[derive(Debug, Args)]
-pub(crate) struct Create {
-    #[command(flatten)]
-    pub(crate) bundle: Bundle,
-    #[command(flatten)]
-    pub(crate) detached: Detached,
-    /// Container id
-    pub(crate) id: String,
-    /// Accepted for callers of other runtimes; there is always a pivot
-    #[arg(long, hide = true)]
-    pub(crate) no_pivot: bool,
-    /// Accepted for callers of other runtimes; there are no keyrings
-    #[arg(long, hide = true)]
-    pub(crate) no_new_keyring: bool,
-}
-
-/// Arguments of `run`.
-#[derive(Debug, Args)]
-pub(crate) struct Run {
-    #[command(flatten)]
-    pub(crate) create: Create,
-    /// Do not wait for it
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-}
-
-/// What somebody needs who starts something and does not wait for it here.
-#[derive(Debug, Args)]
-pub(crate) struct Detached {
-    /// File to write the host pid to
-    #[arg(long)]
-    pub(crate) pid_file: Option<PathBuf>,
-    /// Unix socket to send a terminal's master end to
-    #[arg(long)]
-    pub(crate) console_socket: Option<PathBuf>,
-}
-
-/// Arguments of `kill`.
-#[derive(Debug, Args)]
-pub(crate) struct Kill {
-    /// Container id
-    pub(crate) id: String,
-    /// Name or number of the signal
-    #[arg(default_value = "TERM", value_parser = signal)]
-    pub(crate) signal: u8,
-    /// Send it to every process, not only to the first
-    #[arg(short, long)]
-    pub(crate) all: bool,
-}
-
-/// Arguments of `delete`.
-#[derive(Debug, Args)]
-pub(crate) struct Delete {
-    /// Remove whatever is left, in any status; no error when there is nothing
-    #[arg(short, long)]
-    pub(crate) force: bool,
-    /// Container id
-    pub(crate) id: String,
-}
-
-/// Arguments of `list`.
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Print ids only
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Form of the output
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub(crate) format: Format,
-}
-
-/// Form of a list.
+/// Who may change files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
-    /// Columns for people.
-    Table,
-    /// One JSON value.
-    Json,
+pub(crate) enum FileAccess {
+    /// The guest alone, so that what it knows of them stays true
+    Exclusive,
+    /// Others as well
+    Shared,
 }
 
-/// Arguments of `ps`.
-#[derive(Debug, Args)]
-pub(crate) struct Ps {
-    /// Container id
-    pub(crate) id: String,
-    /// Form of the output
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub(crate) format: Format,
-}
-
-/// Arguments of `help`.
-#[derive(Debug, Args)]
-pub(crate) struct Help {
-    /// A command, or `syscalls`
-    pub(crate) topic: Option<String>,
-    /// Form of the table of system calls
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub(crate) format: Format,
-}
-
-/// Arguments of `stand`.
-#[derive(Debug, Args)]
-pub(crate) struct Stand {
-    /// Pid in the container
-    pub(crate) pid: u32,
-}
-
-/// Arguments of `exec`.
-#[derive(Debug, Args)]
-pub(crate) struct Exec {
-    /// Container id
-    pub(crate) id: String,
-    /// File with a process as in a spec, in place of a command
-    #[arg(short, long)]
-    pub(crate) process: Option<PathBuf>,
-    /// Working directory
-    #[arg(long)]
-    pub(crate) cwd: Option<String>,
-    /// Set a variable, as NAME=VALUE, or pass ours, as NAME
-    #[arg(short, long)]
-    pub(crate) env: Vec<String>,
-    /// User, as UID or UID:GID
-    #[arg(short, long, value_parser = user)]
-    pub(crate) user: Option<(u32, Option<u32>)>,
-    /// Give it a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Do not wait for it; the host pid is that of a process that stands for it
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    #[command(flatten)]
-    pub(crate) detached: Detached,
-    /// Program and arguments
-    #[arg(required_unless_present = "process", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
-}
-
-fn user(text: &str) -> Result<(u32, Option<u32>), String> {
-    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a number"));
-    match text.split_once(':') {
-        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
-        None => Ok((number(text)?, None)),
+fn overlay2(text: &str) -> Result<Overlay2, String> {
+    match text.split_once(',') {
+        None if text == "none" => Ok(Overlay2::None),
+        None if text == "root:memory" => Ok(Overlay2::Memory(None)),
+        Some(("root:memory", size)) if size.starts_with("size=") => Ok(Overlay2::Memory(Some(size.into()))),
+        _ => Err("not none or root:memory[,size=BYTES]: writes are kept nowhere else".into()),
     }
-}
-
-fn volume(text: &str) -> Result<Volume, String> {
-    let parts: Vec<&str> = text.split(':').collect();
-    let (host, guest, readonly) = match parts.as_slice() {
-        [host, guest] | [host, guest, "rw"] => (*host, *guest, false),
-        [host, guest, "ro"] => (*host, *guest, true),
-        _ => return Err("not HOST:GUEST or HOST:GUEST:ro".into()),
-    };
-    if host.is_empty() || !guest.starts_with('/') {
-        return Err("the path in the guest must be absolute, that on the host not empty".into());
-    }
-    Ok(Volume { host: host.into(), guest: guest.into(), readonly })
-}
-
-fn signal(text: &str) -> Result<u8, String> {
-    use nix::sys::signal::Signal;
-    if let Ok(number) = text.parse::<u8>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err("not 1 to 64".into()) };
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
-    name.parse::<Signal>().map(|signal| signal as u8).map_err(|_| "unknown signal".into())
 }
 
 /// The part of a usage error that says what is wrong: everything before the usage and the hints.
@@ -338,7 +248,7 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cli, Volume, signal, volume};
+    use super::{Cli, Overlay2, overlay2};
     use clap::CommandFactory;
 
     #[test]
@@ -347,28 +257,30 @@ mod tests {
     }
 
     #[test]
-    fn volumes() {
-        let good = Volume { host: "/a".into(), guest: "/b".into(), readonly: true };
-        assert_eq!(volume("/a:/b:ro"), Ok(good));
-        for bad in ["", "/a", "/a:b", ":/b", "/a:/b:rx", "/a:/b:ro:ro"] {
-            assert!(volume(bad).is_err(), "{bad:?}");
+    fn engines_are_understood() {
+        let lines = [
+            "--root /r --log /l --log-format json create --bundle /b --pid-file /p --console-socket /s \
+             --no-pivot --no-new-keyring --preserve-fds 2 one",
+            "--root /r --log /l --log-format json --systemd-cgroup exec --process /p --detach --pid-file /p one",
+            "kill --all one 9",
+            "-log-format=json -debug=true events -interval=5s -stats one",
+            "update --resources - one",
+            "update -memory 100 -cpu-share=5 one",
+            "ps --format json one",
+            "list -format text",
+            "--rootless=auto delete -force one",
+            "features",
+        ];
+        for line in lines {
+            let words = ["runsc"].into_iter().chain(line.split_whitespace()).map(Into::into);
+            assert!(Cli::read(words).is_ok(), "{line}: {:?}", Cli::read(["runsc".into()]).err());
         }
     }
 
     #[test]
-    fn users() {
-        assert_eq!(super::user("5:6"), Ok((5, Some(6))));
-        assert_eq!(super::user("5"), Ok((5, None)));
-        assert!(super::user("root").is_err() && super::user("1:").is_err());
-    }
-
-    #[test]
-    fn signals() {
-        assert_eq!(signal("KILL"), Ok(9));
-        assert_eq!(signal("sigterm"), Ok(15));
-        assert_eq!(signal("64"), Ok(64));
-        for bad in ["0", "65", "-1", "", "NOPE"] {
-            assert!(signal(bad).is_err(), "{bad:?}");
-        }
+    fn overlays() {
+        assert_eq!(overlay2("none"), Ok(Overlay2::None));
+        assert_eq!(overlay2("root:memory,size=2g"), Ok(Overlay2::Memory(Some("size=2g".into()))));
+        assert!(overlay2("root:self").is_err() && overlay2("root:memory,x").is_err());
     }
 }

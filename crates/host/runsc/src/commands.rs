@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use sandbox::StateRoot;
 
 use crate::cli::{Cli, Command, Format, List};
-use crate::{exec, help, lifecycle, logging, once};
+use crate::{events, exec, features, help, lifecycle, logging, once, update};
 
 /// Runs a command. Returns the exit status.
 pub(crate) fn run(cli: &Cli) -> Result<u8> {
@@ -26,12 +26,15 @@ pub(crate) fn run(cli: &Cli) -> Result<u8> {
         Command::Kill(arguments) => lifecycle::kill(&root, arguments),
         Command::Pause(container) => lifecycle::freeze(&root, &container.id, true),
         Command::Resume(container) => lifecycle::freeze(&root, &container.id, false),
+        Command::Update(arguments) => update::run(&root, arguments),
+        Command::Events(arguments) => events::run(&root, arguments),
+        Command::Features => features::run(),
         Command::Delete(arguments) => lifecycle::delete(&root, arguments),
         Command::List(arguments) => list(&root, arguments),
         Command::Exec(arguments) => exec::exec(cli, &root, arguments),
         Command::Ps(arguments) => exec::ps(&root, arguments),
         Command::Spec(arguments) => spec(&arguments.bundle),
-        Command::Wait(container) => lifecycle::wait(&root, &container.id),
+        Command::Wait(arguments) => lifecycle::wait(&root, arguments),
         Command::Help(arguments) => help::run(arguments),
     }
 }

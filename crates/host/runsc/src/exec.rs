@@ -13,7 +13,7 @@ use sandbox::{StateRoot, Status, spec};
 use crate::cli::{Cli, Exec, Format, Ps, Stand};
 use crate::commands::print;
 use crate::forward::Signals;
-use crate::lifecycle::{connect, pty, stdio, write_pid};
+use crate::lifecycle::{connect, preserved, pty, stdio, write_pid, write_pid_to};
 use crate::terminal::Raw;
 use crate::{logging, once};
 
@@ -28,12 +28,16 @@ pub(crate) fn exec(cli: &Cli, root: &StateRoot, arguments: &Exec) -> Result<u8> 
     let process = process(arguments, &container.state().bundle)?;
     let terminal = process.terminal;
     let pty = pty(terminal, !arguments.detach, &arguments.detached)?;
+    let more = preserved(arguments.preserve_fds)?;
     let (client, for_signals) = (Client::connect(container.dir())?, connect(container.dir())?);
     drop(container);
     let signals = (!arguments.detach).then(Signals::block).transpose()?;
-    let pid = client.exec(process, stdio(pty.as_ref()))?;
+    let pid = client.exec(process, &stdio(pty.as_ref(), &more))?;
     if let (Some(pty), Some(socket)) = (&pty, &arguments.detached.console_socket) {
         pty.send_master(socket)?;
+    }
+    if let Some(path) = &arguments.internal_pid_file {
+        write_pid_to(path, i32::try_from(pid)?, "--internal-pid-file")?;
     }
     let Some(signals) = signals else {
         return stand_in(cli, arguments, pid, [&client, &for_signals]);
@@ -56,6 +60,9 @@ fn process(arguments: &Exec, bundle: &std::path::Path) -> Result<Process> {
         }
     };
     process.terminal |= arguments.tty;
+    process.no_new_privs |= arguments.no_new_privs;
+    process.groups.extend(&arguments.additional_gids);
+    process.capabilities |= arguments.cap.iter().fold(0, |all, bit| all | bit);
     process.env = once::with(process.env, &arguments.env)?;
     if let Some(cwd) = &arguments.cwd {
         process.cwd.clone_from(cwd);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use sandbox::{
 };
 use serde_json::json;
 
-use crate::cli::{Cli, Create, Delete, Detached, Kill, Run};
+use crate::cli::{Cli, Create, Delete, Detached, FileAccess, Kill, Run, Wait};
 use crate::commands::print;
 use crate::forward::{First, Signals};
 use crate::terminal::{Pty, Raw};
@@ -70,7 +70,9 @@ pub(crate) fn run(cli: &Cli, root: &StateRoot, arguments: &Run) -> Result<u8> {
     let raw = terminal.then(|| Raw::enter(logging::stdio()[0])).transpose()?;
     let code = signals.run(sandbox, client, First::Nothing, None);
     drop(raw);
-    root.purge(&create.id)?;
+    if !arguments.keep {
+        root.purge(&create.id)?;
+    }
     code
 }
 
@@ -96,24 +98,28 @@ fn launch(
     let settings = Settings {
         platform: cli.platform.clone(),
         overlay: once::overlay(cli),
+        overlay_options: once::overlay_options(cli),
+        shared_root: cli.file_access == FileAccess::Shared,
+        shared_mounts: cli.file_access_mounts == FileAccess::Shared,
         debug: cli.debug,
         strace: cli.strace,
     };
     let (boot, attachments) = boot_config(&arguments.id, bundle, &settings)?;
     let attached = parent_death == ParentDeath::Kills;
     let pty = pty(boot.process.terminal, attached, &arguments.detached)?;
+    let more = preserved(arguments.preserve_fds)?;
     let listener = control::bind(container.dir())?;
     let log = logging::for_sandbox(cli)?;
     let plan = Plan {
         boot,
         attachments,
-        stdio: stdio(pty.as_ref()),
+        stdio: stdio(pty.as_ref(), &more),
         log: log.as_fd(),
         flags: logging::flags(cli),
         control: Some(listener.as_fd()),
         parent_death,
     };
-    container.owns(belongings(bundle)?)?;
+    container.owns(belongings(cli, bundle)?)?;
     let joined = container.belongings().cgroups.join()?;
     let mut sandbox = Sandbox::launch(&plan)?;
     drop(joined);
@@ -146,12 +152,14 @@ fn launch(
 }
 
 /// What the container will have on the host: control groups when the spec names them and we may make them.
-fn belongings(bundle: &oci::Bundle) -> Result<Belongings> {
+fn belongings(cli: &Cli, bundle: &oci::Bundle) -> Result<Belongings> {
     let linux = bundle.spec.linux().as_ref();
     let path = linux.and_then(|linux| linux.cgroups_path().as_ref()).and_then(|path| path.to_str());
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let cgroups = match path {
-        Some(path) if nix::unistd::geteuid().is_root() => Cgroups::create(path, resources)?,
+        Some(path) if nix::unistd::geteuid().is_root() && !cli.ignore_cgroups => {
+            Cgroups::create(path, resources)?
+        }
         _ => Cgroups::default(),
     };
     let hooks = bundle.spec.hooks().clone().unwrap_or_default();
@@ -172,21 +180,41 @@ pub(crate) fn pty(wanted: bool, attached: bool, detached: &Detached) -> Result<O
     }
 }
 
-/// Standard descriptors of a guest's process.
-pub(crate) fn stdio(pty: Option<&Pty>) -> [BorrowedFd<'_>; 3] {
-    match pty {
+/// First descriptors of a guest's process: the standard ones and `more`.
+pub(crate) fn stdio<'a>(pty: Option<&'a Pty>, more: &'a [OwnedFd]) -> Vec<BorrowedFd<'a>> {
+    let standard: [BorrowedFd<'a>; 3] = match pty {
         Some(pty) => [pty.slave(); 3],
         None => logging::stdio(),
+    };
+    standard.into_iter().chain(more.iter().map(AsFd::as_fd)).collect()
+}
+
+/// Most descriptors that a program can be given after the standard ones.
+const MAX_PRESERVED: u16 = 12;
+
+/// So many of our own descriptors after the standard ones, which are for a guest's process.
+pub(crate) fn preserved(number: u16) -> Result<Vec<OwnedFd>> {
+    if number > MAX_PRESERVED {
+        bail!("--preserve-fds {number}: more than {MAX_PRESERVED}");
     }
+    let take = |fd: u16| {
+        hostsys::inherit::take(fd.into()).map_err(|errno| anyhow::anyhow!("--preserve-fds: {fd}: {errno}"))
+    };
+    (3..3 + number).map(take).collect()
 }
 
 /// Writes a pid file; whoever reads it never sees half of it.
 pub(crate) fn write_pid(detached: &Detached, pid: i32) -> Result<()> {
     let Some(path) = &detached.pid_file else { return Ok(()) };
+    write_pid_to(path, pid, "--pid-file")
+}
+
+/// As [`write_pid`], for a file that `flag` names.
+pub(crate) fn write_pid_to(path: &Path, pid: i32, flag: &str) -> Result<()> {
     let new = path.with_extension(format!("new-{}", std::process::id()));
     std::fs::write(&new, pid.to_string())
         .and_then(|()| std::fs::rename(&new, path))
-        .with_context(|| format!("--pid-file {path:?}"))
+        .with_context(|| format!("{flag} {path:?}"))
 }
 
 /// Runs `start`.
@@ -222,11 +250,15 @@ pub(crate) fn kill(root: &StateRoot, arguments: &Kill) -> Result<u8> {
         container.kill()?;
         return Ok(0);
     }
-    let target = if arguments.all { Target::All } else { Target::First };
+    let target = match (arguments.all, arguments.pid) {
+        (true, _) => Target::All,
+        (false, Some(pid)) => Target::Pid(pid),
+        (false, None) => Target::First,
+    };
     let sent = connect(container.dir()).and_then(|client| client.signal(target, arguments.signal));
     match sent {
         // A sandbox that does not do it is ended: nothing else could be meant.
-        Err(error) if ends => {
+        Err(error) if ends && arguments.pid.is_none() => {
             tracing::warn!(%error, "killing a sandbox that does not answer");
             container.kill()?;
         }
@@ -262,12 +294,13 @@ pub(crate) fn delete(root: &StateRoot, arguments: &Delete) -> Result<u8> {
 }
 
 /// Runs `wait`.
-pub(crate) fn wait(root: &StateRoot, id: &str) -> Result<u8> {
+pub(crate) fn wait(root: &StateRoot, arguments: &Wait) -> Result<u8> {
+    let id = arguments.id.as_str();
     let container = root.open(id)?;
     container.require(&[Status::Created, Status::Running], "wait for")?;
     let client = Client::connect(container.dir())?;
     // It may take for ever, and others want to use the container.
     drop(container);
-    let status = client.wait(None).map(ExitStatus::code)?;
+    let status = client.wait(arguments.pid).map(ExitStatus::code)?;
     print(&json!({ "id": id, "exitStatus": status }).to_string())
 }

@@ -4,48 +4,86 @@
 //! error of a command is one line there in any case. The processes of a sandbox log to their standard
 //! error, which is that same file.
 
-use std::fs::{File, OpenOptions};
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::cli::{Cli, Command, LogFormat};
 
-fn open(cli: &Cli) -> Result<Option<File>> {
-    let Some(path) = &cli.log else { return Ok(None) };
+/// Name of a file in the directory of debug logs.
+const DEBUG_NAME: &str = "runsc.log.%TIMESTAMP%.%COMMAND%.txt";
+
+fn append(path: &Path, flag: &str) -> Result<File> {
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-    file.map(Some).with_context(|| format!("--log {path:?}"))
+    file.with_context(|| format!("{flag} {path:?}"))
+}
+
+fn open(cli: &Cli) -> Result<Option<File>> {
+    cli.log.as_ref().map(|path| append(path, "--log")).transpose()
+}
+
+/// The debug log of a process with this command.
+fn open_debug(cli: &Cli, command: &str) -> Result<Option<File>> {
+    let Some(pattern) = cli.debug_log.as_deref().filter(|pattern| !pattern.is_empty()) else {
+        return Ok(None);
+    };
+    let directory = pattern.ends_with('/');
+    let pattern = if directory { format!("{pattern}{DEBUG_NAME}") } else { pattern.to_owned() };
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = format!(
+        "{}.{:06}",
+        timestamp(since.as_secs()).replace([':', '-', 'T', 'Z'], ""),
+        since.subsec_micros()
+    );
+    let id = cli.command.container().unwrap_or("-");
+    let path = pattern.replace("%TIMESTAMP%", &time).replace("%COMMAND%", command);
+    let path = PathBuf::from(path.replace("%ID%", id).replace("%CID%", id));
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
+        made.with_context(|| format!("--debug-log {dir:?}"))?;
+    }
+    append(&path, "--debug-log").map(Some)
 }
 
 /// Sends the events of this process where they belong.
 pub(crate) fn init(cli: &Cli) -> Result<()> {
     let inside = matches!(cli.command, Command::Boot | Command::Gofer);
-    let sink: Box<dyn Write + Send> = match open(cli)? {
-        Some(file) => Box::new(file),
-        None if inside || cli.debug => Box::new(std::io::stderr()),
-        None => return Ok(()),
+    let (sink, format): (Box<dyn Write + Send>, _) = match (open_debug(cli, cli.command.name())?, open(cli)?)
+    {
+        (Some(file), _) => (Box::new(file), cli.debug_log_format),
+        (None, Some(file)) => (Box::new(file), cli.log_format),
+        (None, None) if inside || cli.debug => (Box::new(std::io::stderr()), cli.log_format),
+        (None, None) => return Ok(()),
     };
     let level = if cli.debug { LevelFilter::DEBUG } else { LevelFilter::WARN };
-    let builder =
-        tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(Mutex::new(sink));
-    match cli.log_format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(Mutex::new(sink))
+        .event_format(Shape(format))
+        .init();
     Ok(())
 }
 
 /// Where the processes of a sandbox log.
 pub(crate) fn for_sandbox(cli: &Cli) -> Result<OwnedFd> {
-    match open(cli)? {
-        Some(file) => Ok(file.into()),
-        None if cli.debug => std::io::stderr().as_fd().try_clone_to_owned().context("standard error"),
-        None => null(),
+    match (open_debug(cli, "boot")?, open(cli)?) {
+        (Some(file), _) | (None, Some(file)) => Ok(file.into()),
+        (None, None) if cli.debug => std::io::stderr().as_fd().try_clone_to_owned().context("standard error"),
+        (None, None) => null(),
     }
 }
 
@@ -56,24 +94,83 @@ fn null() -> Result<OwnedFd> {
 
 /// The flags that make a process of a sandbox log as we do.
 pub(crate) fn flags(cli: &Cli) -> Vec<std::ffi::OsString> {
-    let format = ["--log-format", cli.log_format.name()];
+    let format = if cli.debug_log.is_some() { cli.debug_log_format } else { cli.log_format };
     let debug = cli.debug.then_some("--debug");
-    format.into_iter().chain(debug).map(Into::into).collect()
+    ["--log-format", format.name()].into_iter().chain(debug).map(Into::into).collect()
 }
 
 /// Adds the error of a command to the log file, in the form that callers of OCI runtimes look for.
 pub(crate) fn failure(cli: &Cli, error: &anyhow::Error) {
     let Ok(Some(mut file)) = open(cli) else { return };
-    let time = timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()));
-    let message = format!("{error:#}");
-    let line = match cli.log_format {
-        LogFormat::Text => format!("time=\"{time}\" level=error msg={message:?}\n"),
-        LogFormat::Json => {
-            format!("{}\n", serde_json::json!({ "level": "error", "msg": message, "time": time }))
-        }
-    };
+    let line = cli.log_format.line("error", &format!("{error:#}"), Map::new());
     // There is no better place to say that the log cannot be written.
-    let _ = file.write_all(line.as_bytes());
+    let _ = writeln!(file, "{line}");
+}
+
+impl LogFormat {
+    /// A line in the shape that other runtimes' logs have.
+    fn line(self, level: &str, message: &str, fields: Map<String, Value>) -> String {
+        let time = timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()));
+        let text = |fields: Map<String, Value>| -> String {
+            fields.iter().map(|(name, value)| format!(" {name}={value}")).collect()
+        };
+        match self {
+            Self::Text => format!("time=\"{time}\" level={level} msg={message:?}{}", text(fields)),
+            Self::Json => {
+                let mut all = fields;
+                all.insert("level".into(), level.into());
+                all.insert("msg".into(), message.into());
+                all.insert("time".into(), time.into());
+                Value::Object(all).to_string()
+            }
+            Self::JsonK8s => {
+                let log = format!("{message}{}", text(fields));
+                serde_json::json!({ "log": log, "severity": level, "time": time }).to_string()
+            }
+        }
+    }
+}
+
+/// Makes lines of events.
+struct Shape(LogFormat);
+
+impl<S, N> FormatEvent<S, N> for Shape
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut parts = Parts::default();
+        event.record(&mut parts);
+        let level = match *event.metadata().level() {
+            // Engines take the last line of this level for the reason why a command failed.
+            tracing::Level::ERROR => "error",
+            tracing::Level::WARN => "warning",
+            tracing::Level::INFO => "info",
+            _ => "debug",
+        };
+        writeln!(to, "{}", self.0.line(level, &parts.message, parts.fields))
+    }
+}
+
+/// What an event says.
+#[derive(Default)]
+struct Parts {
+    message: String,
+    fields: Map<String, Value>,
+}
+
+impl Visit for Parts {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => drop(self.fields.insert(name.into(), format!("{value:?}").into())),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        drop(self.fields.insert(field.name().into(), value.into()));
+    }
 }
 
 /// Seconds since 1970 as RFC 3339 has them.

@@ -3,34 +3,36 @@
 //! [`cli`] is the grammar, [`commands`] what each command does. Every failure is one line on standard
 //! error and exit status 1, as runc's.
 //!
-//! `do` runs a program in a sandbox of its own ([`once`]); [`lifecycle`] and [`exec`] are the commands on
-//! containers. The hidden commands `gofer` and `boot` are what the `sandbox` crate starts this program as,
+//! `do` runs a program in a sandbox of its own ([`once`]); [`lifecycle`], [`exec`], [`update`]
+//! and [`events`] are the commands on containers. The hidden commands `gofer` and `boot` are what the `sandbox` crate starts this program as,
 //! `stand` is what a detached `exec` leaves behind.
 //!
-//! Deliberately absent as yet: `events`, `update` and `checkpoint`.
+//! Deliberately absent as yet: `checkpoint` and `restore`.
 #![forbid(unsafe_code)]
 
 mod cli;
 mod commands;
+mod events;
 mod exec;
+mod features;
 mod forward;
 mod help;
 mod lifecycle;
 mod logging;
 mod once;
 mod terminal;
+mod update;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 
 /// Exit status of every failure of `runsc` itself.
 const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
-    let result = match cli::Cli::try_parse() {
+    let result = match cli::Cli::read(std::env::args_os()) {
         Ok(cli) => commands::run(&cli).inspect_err(|error| logging::failure(&cli, error)),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             // Standard output may be closed: nothing more can be done then.

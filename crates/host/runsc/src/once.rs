@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use sandbox::{Attachment, ParentDeath, Plan, Sandbox, Submounts};
 use sentry::{BootConfig, InheritedFds, Mount, Process, Resources, Source};
 
-use crate::cli::{Cli, Do, Overlay, Volume};
+use crate::cli::{Cli, Do, FileAccess, Overlay2, Volume};
 use crate::forward::{self, First, Signals};
 use crate::logging;
 use crate::terminal::Raw;
@@ -40,7 +40,7 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
         resources: Resources::default(),
         debug: cli.debug,
         strace: cli.strace,
-        fds: InheritedFds { control: None, gofer: Vec::new(), stdio: [0, 1, 2] },
+        fds: InheritedFds { control: None, gofer: Vec::new(), stdio: Vec::new() },
     };
     let log = logging::for_sandbox(cli)?;
     let stdio = logging::stdio();
@@ -48,7 +48,7 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
     let plan = Plan {
         boot,
         attachments,
-        stdio,
+        stdio: stdio.to_vec(),
         log: log.as_fd(),
         flags: logging::flags(cli),
         control: Some(listener.as_fd()),
@@ -65,8 +65,16 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
 /// Where writes to the root go.
 pub(crate) fn overlay(cli: &Cli) -> sentry::Overlay {
     match cli.overlay2 {
-        Overlay::None => sentry::Overlay::None,
-        Overlay::Memory => sentry::Overlay::Memory,
+        Overlay2::None => sentry::Overlay::None,
+        Overlay2::Memory(_) => sentry::Overlay::Memory,
+    }
+}
+
+/// Options of the file system that takes them.
+pub(crate) fn overlay_options(cli: &Cli) -> Vec<String> {
+    match &cli.overlay2 {
+        Overlay2::None => Vec::new(),
+        Overlay2::Memory(size) => size.iter().cloned().collect(),
     }
 }
 
@@ -76,16 +84,24 @@ fn kernel(target: &str, name: &str, options: &[&str]) -> Mount {
         target: target.into(),
         source: Source::Kernel(name.into()),
         readonly: options.contains(&"ro"),
+        shared: false,
         options: options.iter().filter(|option| **option != "ro").map(|&option| option.into()).collect(),
     }
 }
 
 /// The guest's mounts, and what the Gofer serves for them. Under an overlay nobody writes to the root.
 fn mounts(cli: &Cli, arguments: &Do, rootfs: &Path) -> Result<(Vec<Mount>, Vec<Attachment>)> {
-    let readonly = cli.overlay2 == Overlay::Memory;
+    let readonly = overlay(cli) == sentry::Overlay::Memory;
+    let shared = cli.file_access == FileAccess::Shared;
     let submounts = if rootfs == Path::new("/") { Submounts::LeftOut } else { Submounts::Copied };
     let mut attachments = vec![Attachment { path: rootfs.into(), readonly, submounts }];
-    let root = Mount { target: "/".into(), source: Source::Gofer(0), readonly: false, options: Vec::new() };
+    let root = Mount {
+        target: "/".into(),
+        source: Source::Gofer(0),
+        readonly: false,
+        shared,
+        options: overlay_options(cli),
+    };
     let mut mounts = vec![root];
     let ours: [(&str, &str, &[&str]); 7] = [
         ("/proc", "proc", &["nosuid", "nodev", "noexec"]),
@@ -106,7 +122,7 @@ fn mounts(cli: &Cli, arguments: &Do, rootfs: &Path) -> Result<(Vec<Mount>, Vec<A
         }
     }
     if rootfs == Path::new("/") {
-        mounts_of_host(readonly, &mut mounts, &mut attachments)?;
+        mounts_of_host(readonly, shared, &mut mounts, &mut attachments)?;
     }
     for volume in &arguments.volume {
         let Volume { host, guest, readonly } = volume;
@@ -114,7 +130,8 @@ fn mounts(cli: &Cli, arguments: &Do, rootfs: &Path) -> Result<(Vec<Mount>, Vec<A
         let target = guest.to_str().with_context(|| format!("--volume {guest:?}: not UTF-8"))?.to_owned();
         let source = Source::Gofer(u32::try_from(attachments.len())?);
         attachments.push(Attachment { path, readonly: *readonly, submounts: Submounts::Copied });
-        mounts.push(Mount { target, source, readonly: *readonly, options: Vec::new() });
+        let shared = cli.file_access_mounts == FileAccess::Shared;
+        mounts.push(Mount { target, source, readonly: *readonly, shared, options: Vec::new() });
     }
     Ok((mounts, attachments))
 }
@@ -146,7 +163,12 @@ const MAX_MOUNTS: usize = 64;
 
 /// What is mounted in the host's tree, one by one, so that the host's `/proc` and the like are not even
 /// below. Under an overlay, which is the root's only, they are read-only.
-fn mounts_of_host(readonly: bool, mounts: &mut Vec<Mount>, attachments: &mut Vec<Attachment>) -> Result<()> {
+fn mounts_of_host(
+    readonly: bool,
+    shared: bool,
+    mounts: &mut Vec<Mount>,
+    attachments: &mut Vec<Attachment>,
+) -> Result<()> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
     for target in table.lines().filter_map(place_of_mount).take(MAX_MOUNTS) {
         // One that is covered by another, or out of our reach, is not shown.
@@ -155,7 +177,7 @@ fn mounts_of_host(readonly: bool, mounts: &mut Vec<Mount>, attachments: &mut Vec
         }
         let source = Source::Gofer(u32::try_from(attachments.len())?);
         attachments.push(Attachment { path: (&target).into(), readonly, submounts: Submounts::LeftOut });
-        mounts.push(Mount { target, source, readonly, options: Vec::new() });
+        mounts.push(Mount { target, source, readonly, shared, options: Vec::new() });
     }
     Ok(())
 }

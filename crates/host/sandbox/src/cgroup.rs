@@ -4,24 +4,31 @@
 //! A sandbox's processes are made inside their groups, because runsc enters these before it starts them and
 //! leaves afterwards; moved later, a process that has already been cloned from them would stay behind.
 //!
-//! Deliberately absent: device rules (a sandbox opens no devices), limits of block I/O, huge pages and
-//! networks, and the systemd driver; the name that is meant for it is taken as a path. The limit of tasks is
-//! the guest kernel's, not a group's, since a guest's task is not a task of the host.
+//! `limits` makes files of limits, `usage` reads what is used.
+//!
+//! Deliberately absent: device rules (a sandbox opens no devices), throttles of block I/O, limits of huge pages
+//! and networks, and the systemd driver; the name that is meant for it is taken as a path. The limit of tasks
+//! is the guest kernel's, not a group's, since a guest's task is not a task of the host.
+
+mod limits;
+mod usage;
 
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
+use self::limits::{Limit, block_limits, cpu_limits, memory_limits};
+pub use self::usage::Usage;
 use crate::SandboxError;
 
 /// How long a group may still be in use after its processes were killed.
 const EMPTYING: Duration = Duration::from_secs(5);
 /// Controllers of version 2 that we set limits with.
-const CONTROLLERS: [&str; 3] = ["cpu", "cpuset", "memory"];
+const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "io"];
 
 /// A mounted hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,7 +199,16 @@ impl Cgroups {
     /// Sets limits.
     pub fn limit(&self, resources: &LinuxResources) -> Result<(), SandboxError> {
         if let Some(memory) = resources.memory() {
-            self.set("memory", &memory_limits(memory))?;
+            let mut limits = memory_limits(memory);
+            if self.set("memory", &limits).is_err() {
+                // The one of both must not be below the first at any time.
+                limits.reverse();
+                self.set("memory", &limits)?;
+            }
+        }
+        if let Some(block) = resources.block_io() {
+            let name = if self.with("io").is_some() { "io" } else { "blkio" };
+            self.set(name, &block_limits(block))?;
         }
         if let Some(cpu) = resources.cpu() {
             let (cpu, set) = cpu_limits(cpu);
@@ -208,14 +224,18 @@ impl Cgroups {
         }
         let none =
             SandboxError::Spec { field: "linux.resources", reason: "the host lacks a controller for it" };
-        let group = self.with(controller).ok_or(none)?;
+        let group = match self.with(controller) {
+            None if limits.iter().all(|limit| limit.optional) => return Ok(()),
+            group => group.ok_or(none)?,
+        };
         for limit in limits {
             let (file, value) = match group.version {
                 Version::One => (limit.one.0, &limit.one.1),
                 Version::Two => (limit.two.0, &limit.two.1),
             };
-            if !file.is_empty() {
-                write(&group.dir.join(file), value)?;
+            let path = group.dir.join(file);
+            if !file.is_empty() && (!limit.optional || path.exists()) {
+                write(&path, value)?;
             }
         }
         Ok(())
@@ -299,65 +319,9 @@ impl Drop for Joined {
     }
 }
 
-/// A limit as both versions have it: a file and a value; no file where there is none.
-struct Limit {
-    one: (&'static str, String),
-    two: (&'static str, String),
-}
-
-/// A number of bytes in version 2; negative means no limit.
-fn bytes(value: i64) -> String {
-    if value < 0 { "max".into() } else { value.to_string() }
-}
-
-fn memory_limits(memory: &LinuxMemory) -> Vec<Limit> {
-    let mut limits = Vec::new();
-    if let Some(limit) = memory.limit() {
-        limits.push(Limit {
-            one: ("memory.limit_in_bytes", limit.to_string()),
-            two: ("memory.max", bytes(limit)),
-        });
-    }
-    if let Some(reservation) = memory.reservation() {
-        limits.push(Limit {
-            one: ("memory.soft_limit_in_bytes", reservation.to_string()),
-            two: ("memory.low", bytes(reservation)),
-        });
-    }
-    if let (Some(limit), Some(both)) = (memory.limit(), memory.swap()) {
-        // Version 1 counts memory and swap together, and not every host does; version 2 only swap.
-        let swap = if both < 0 { both } else { both.saturating_sub(limit).max(0) };
-        limits.push(Limit { one: ("", String::new()), two: ("memory.swap.max", bytes(swap)) });
-    }
-    limits
-}
-
-/// Limits of the `cpu` and the `cpuset` controller.
-fn cpu_limits(cpu: &LinuxCpu) -> (Vec<Limit>, Vec<Limit>) {
-    let (mut limits, mut set) = (Vec::new(), Vec::new());
-    if let Some(shares) = cpu.shares().filter(|shares| *shares > 0) {
-        // From 2..262144 to 1..10000, as all runtimes do.
-        let weight = 1 + shares.clamp(2, 262_144).saturating_sub(2) * 9999 / 262_142;
-        limits
-            .push(Limit { one: ("cpu.shares", shares.to_string()), two: ("cpu.weight", weight.to_string()) });
-    }
-    let period = cpu.period().filter(|period| *period > 0).unwrap_or(100_000);
-    if let Some(quota) = cpu.quota().filter(|quota| *quota != 0) {
-        let both = format!("{} {period}", bytes(quota));
-        limits.push(Limit { one: ("cpu.cfs_period_us", period.to_string()), two: ("cpu.max", both) });
-        limits.push(Limit { one: ("cpu.cfs_quota_us", quota.to_string()), two: ("", String::new()) });
-    }
-    for (file, value) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
-        if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
-            set.push(Limit { one: (file, value.clone()), two: (file, value.clone()) });
-        }
-    }
-    (limits, set)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Version, below, cpu_limits, hierarchies, memory_limits, place};
+    use super::{Version, below, hierarchies, place};
     use std::path::{Path, PathBuf};
 
     const MOUNTS: &str = "\
@@ -387,17 +351,5 @@ nonsense
         for bad in ["", "/", "/a/../../b", ".."] {
             assert!(below(bad).is_err(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn limits_are_those_of_both_versions() {
-        let memory = serde_json::from_str(r#"{"limit": 1000, "swap": 1500}"#).expect("limits");
-        let files: Vec<_> = memory_limits(&memory).into_iter().map(|l| (l.one, l.two)).collect();
-        assert_eq!(files[0], (("memory.limit_in_bytes", "1000".into()), ("memory.max", "1000".into())));
-        assert_eq!(files[1].1, ("memory.swap.max", "500".into()));
-        let cpu = serde_json::from_str(r#"{"shares": 1024, "quota": -1, "cpus": "0"}"#).expect("limits");
-        let (cpu, set) = cpu_limits(&cpu);
-        let two: Vec<_> = cpu.iter().chain(&set).map(|l| (l.two.0, l.two.1.as_str())).collect();
-        assert_eq!(two, [("cpu.weight", "39"), ("cpu.max", "max 100000"), ("", ""), ("cpuset.cpus", "0")]);
     }
 }

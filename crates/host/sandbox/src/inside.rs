@@ -109,10 +109,9 @@ fn run(report: &File) -> Result<u8, SandboxError> {
     let lifeline = File::from(inherit(LIFELINE)?);
     let config: SentryConfig = handover::take()?;
     let fds = &config.fds;
-    let [input, output, error] = fds.stdio;
     let inherited = Inherited {
         gofer: fds.gofer.iter().map(|fd| inherit(*fd)).collect::<Result<_, _>>()?,
-        stdio: [inherit(input)?, inherit(output)?, inherit(error)?],
+        stdio: fds.stdio.iter().map(|fd| inherit(*fd)).collect::<Result<_, _>>()?,
         control: fds.control.map(inherit).transpose()?,
     };
     if let Some(connection) = inherited.gofer.first() {

@@ -48,8 +48,8 @@ pub struct Plan<'a> {
     pub boot: BootConfig,
     /// What the Gofer serves, in the order of [`sentry::Source::Gofer`].
     pub attachments: Vec<Attachment>,
-    /// Standard descriptors of the guest.
-    pub stdio: [BorrowedFd<'a>; 3],
+    /// Standard descriptors of the guest, and those it has after them.
+    pub stdio: Vec<BorrowedFd<'a>>,
     /// Where both processes write their log.
     pub log: BorrowedFd<'a>,
     /// Arguments of `runsc` before the command, for both processes.
@@ -178,7 +178,7 @@ fn start_sentry(
     lifeline: BorrowedFd<'_>,
 ) -> Result<Half, SandboxError> {
     let mut fds = Fds(vec![common.null; FIRST as usize]);
-    let stdio = plan.stdio.map(|fd| fds.add(fd));
+    let stdio = plan.stdio.iter().map(|fd| fds.add(*fd)).collect();
     let gofer = sockets.iter().map(|socket| fds.add(socket.as_fd())).collect();
     let control = plan.control.map(|socket| fds.add(socket));
     let config = BootConfig { fds: InheritedFds { control, gofer, stdio }, ..plan.boot.clone() };

@@ -23,7 +23,7 @@ mod launch;
 pub mod spec;
 mod store;
 
-pub use cgroup::{Cgroups, Joined};
+pub use cgroup::{Cgroups, Joined, Usage};
 pub use error::SandboxError;
 pub use hostsys::mount::Submounts;
 pub use hostsys::spawn::ParentDeath;

@@ -19,6 +19,12 @@ pub struct Settings {
     pub platform: String,
     /// Where writes to the root go.
     pub overlay: Overlay,
+    /// Options of the file system that takes them, such as `size=1g`.
+    pub overlay_options: Vec<String>,
+    /// Others may change the root.
+    pub shared_root: bool,
+    /// Others may change what is mounted from the host.
+    pub shared_mounts: bool,
     /// Log in detail.
     pub debug: bool,
     /// Log every system call of the guest.
@@ -33,7 +39,13 @@ pub fn boot_config(
 ) -> Result<(BootConfig, Vec<Attachment>), SandboxError> {
     let spec = &bundle.spec;
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or_default();
-    let root = Mount { target: "/".into(), source: Source::Gofer(0), readonly, options: Vec::new() };
+    let root = Mount {
+        target: "/".into(),
+        source: Source::Gofer(0),
+        readonly,
+        shared: settings.shared_root,
+        options: settings.overlay_options.clone(),
+    };
     let root_attachment = Attachment {
         path: bundle.rootfs.clone(),
         readonly: readonly || settings.overlay == Overlay::Memory,
@@ -41,7 +53,7 @@ pub fn boot_config(
     };
     let (mut mounts, mut attachments) = (vec![root], vec![root_attachment]);
     for mount in spec.mounts().iter().flatten() {
-        mounts.push(translate(mount, &bundle.dir, &mut attachments)?);
+        mounts.push(translate(mount, &bundle.dir, settings.shared_mounts, &mut attachments)?);
     }
     let process =
         spec.process().as_ref().ok_or(SandboxError::Spec { field: "process", reason: "missing" })?;
@@ -55,7 +67,7 @@ pub fn boot_config(
         resources: resources(spec),
         debug: settings.debug,
         strace: settings.strace,
-        fds: InheritedFds { control: None, gofer: Vec::new(), stdio: [0, 1, 2] },
+        fds: InheritedFds { control: None, gofer: Vec::new(), stdio: Vec::new() },
     };
     Ok((config, attachments))
 }
@@ -103,6 +115,7 @@ const PLACEMENT: [&str; 13] = [
 fn translate(
     mount: &SpecMount,
     bundle: &Path,
+    shared: bool,
     attachments: &mut Vec<Attachment>,
 ) -> Result<Mount, SandboxError> {
     let options = mount.options().clone().unwrap_or_default();
@@ -120,7 +133,7 @@ fn translate(
         Source::Kernel(kind.into())
     };
     let options = options.into_iter().filter(|option| !PLACEMENT.contains(&option.as_str())).collect();
-    Ok(Mount { target: text(mount.destination(), "mounts.destination")?, source, readonly, options })
+    Ok(Mount { target: text(mount.destination(), "mounts.destination")?, source, readonly, shared, options })
 }
 
 /// A process of a spec: the container's first, or one for `exec`.
@@ -175,7 +188,15 @@ mod tests {
         change(&mut spec);
         std::fs::write(dir.path().join(oci::CONFIG), spec.to_string()).expect("write");
         let bundle = oci::load(dir.path()).expect("good");
-        let settings = Settings { platform: "systrap".into(), overlay, debug: false, strace: false };
+        let settings = Settings {
+            platform: "systrap".into(),
+            overlay,
+            overlay_options: Vec::new(),
+            shared_root: false,
+            shared_mounts: true,
+            debug: false,
+            strace: false,
+        };
         boot_config("one", &bundle, &settings).expect("good")
     }
 

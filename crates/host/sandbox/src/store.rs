@@ -171,6 +171,12 @@ impl StateRoot {
         Ok(container)
     }
 
+    /// The directory of a container, which need not be there.
+    pub fn dir_of(&self, id: &str) -> Result<PathBuf, SandboxError> {
+        check_id(id)?;
+        Ok(self.path.join(id))
+    }
+
     /// Opens and locks a container.
     pub fn open(&self, id: &str) -> Result<Container, SandboxError> {
         check_id(id)?;

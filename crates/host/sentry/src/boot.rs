@@ -5,6 +5,7 @@
 
 use std::os::fd::{OwnedFd, RawFd};
 
+use abi::Errno;
 pub use control::{ExitStatus, Process, Rlimit};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -64,6 +65,8 @@ pub struct Mount {
     pub source: Source,
     /// Writes fail with `EROFS`.
     pub readonly: bool,
+    /// Others outside may change what is there: nothing is remembered of it.
+    pub shared: bool,
     /// Options for the file system that are not flags of the mount, such as `size=64k`.
     pub options: Vec<String>,
 }
@@ -86,8 +89,8 @@ pub struct InheritedFds {
     pub control: Option<RawFd>,
     /// Connections to the Gofer, `SOCK_SEQPACKET`. They share the Gofer's nodes.
     pub gofer: Vec<RawFd>,
-    /// Standard input, output and error of the guest.
-    pub stdio: [RawFd; 3],
+    /// Standard input, output and error of the guest, and those it has after them.
+    pub stdio: Vec<RawFd>,
 }
 
 /// Why a Sentry does not start.
@@ -108,26 +111,26 @@ pub enum BootError {
         /// Path in the guest.
         target: String,
         /// Why.
-        errno: abi::Errno,
+        errno: Errno,
     },
     /// There is no working connection to the Gofer.
     #[error("connecting to the gofer: {0}")]
-    Gofer(abi::Errno),
+    Gofer(Errno),
     /// The working directory cannot be entered.
-    #[error("working directory {path:?}: {errno}")]
+    #[error("working directory {path:?}: {}", in_words(*.errno, "/"))]
     Directory {
         /// Which.
         path: String,
         /// Why.
-        errno: abi::Errno,
+        errno: Errno,
     },
     /// The program cannot be run.
-    #[error("{name:?}: {errno}")]
+    #[error("exec: {name:?}: {}", in_words(*.errno, name))]
     Program {
         /// As it was given.
         name: String,
         /// Why.
-        errno: abi::Errno,
+        errno: Errno,
     },
     /// The host name is too long.
     #[error("host name {name:?}: {errno}")]
@@ -135,14 +138,14 @@ pub enum BootError {
         /// Which.
         name: String,
         /// Why.
-        errno: abi::Errno,
+        errno: Errno,
     },
     /// A resource limit has an unknown number.
     #[error("resource limit {0} is unknown")]
     Rlimit(u32),
     /// The first process could not be started.
     #[error("starting the first process: {0}")]
-    Start(abi::Errno),
+    Start(Errno),
     /// Nobody could control the sandbox.
     #[error(transparent)]
     Control(#[from] control::ControlError),
@@ -157,6 +160,18 @@ pub enum BootError {
         /// The host's answer.
         source: std::io::Error,
     },
+}
+
+/// In the words that engines look for to choose their own exit code.
+fn in_words(errno: Errno, name: &str) -> String {
+    match errno {
+        Errno::ENOENT if !name.contains('/') => "executable file not found in $PATH".into(),
+        Errno::ENOENT => "no such file or directory".into(),
+        Errno::EACCES => "permission denied".into(),
+        Errno::ENOTDIR => "not a directory".into(),
+        Errno::ENOEXEC => "exec format error".into(),
+        other => other.to_string(),
+    }
 }
 
 /// Whether a Sentry gives up what it does not need.
@@ -174,8 +189,8 @@ pub enum Confinement {
 pub struct Inherited {
     /// Connections to the Gofer.
     pub gofer: Vec<OwnedFd>,
-    /// Standard input, output and error of the guest.
-    pub stdio: [OwnedFd; 3],
+    /// Standard input, output and error of the guest, and those it has after them.
+    pub stdio: Vec<OwnedFd>,
     /// Listening control socket.
     pub control: Option<OwnedFd>,
 }

@@ -13,6 +13,7 @@ use sync::wait::Parker;
 
 use crate::boot::{ExitStatus, Process};
 use crate::process::{Standard, Starter};
+use crate::start::MAX_TASKS;
 
 /// The first process of a container: nobody else can have its pid.
 const FIRST: i32 = 1;
@@ -93,7 +94,12 @@ impl Guest for Processes {
         Ok(kernel.processes().into_iter().filter_map(info).collect())
     }
 
-    fn exec(&self, process: Process, stdio: [OwnedFd; 3]) -> Result<u32, String> {
+    fn limit_tasks(&self, tasks: Option<u32>) -> Result<(), String> {
+        self.starter.kernel.limit_tasks(tasks.map_or(MAX_TASKS, |tasks| tasks as usize));
+        Ok(())
+    }
+
+    fn exec(&self, process: Process, stdio: Vec<OwnedFd>) -> Result<u32, String> {
         let starter = &self.starter;
         let start = || {
             let standard = Standard::new(&process, stdio, &starter.jobs)?;

@@ -38,27 +38,29 @@ pub(crate) struct Starter {
 
 /// Where the standard descriptors of a process lead.
 pub(crate) enum Standard {
-    /// To a terminal of the guest.
-    Console(Arc<Tty>),
+    /// To a terminal of the guest; those after the third to descriptors of the host.
+    Console(Arc<Tty>, Vec<OwnedFd>),
     /// To descriptors of the host.
     Host(Vec<OwnedFd>),
 }
 
 impl Standard {
     /// What `process` asks for; a console carries bytes from now on.
-    pub(crate) fn new(process: &Process, fds: [OwnedFd; 3], jobs: &Arc<Jobs>) -> Result<Self, BootError> {
-        match fds {
-            [input, output, _] if process.terminal => {
-                Ok(Self::Console(console::start(input, output, jobs.clone())?))
-            }
-            fds => Ok(Self::Host(Vec::from(fds))),
+    pub(crate) fn new(process: &Process, fds: Vec<OwnedFd>, jobs: &Arc<Jobs>) -> Result<Self, BootError> {
+        if !process.terminal {
+            return Ok(Self::Host(fds));
         }
+        let mut fds = fds.into_iter();
+        let (Some(input), Some(output)) = (fds.next(), fds.next()) else {
+            return Err(BootError::Start(Errno::EBADF));
+        };
+        Ok(Self::Console(console::start(input, output, jobs.clone())?, fds.skip(1).collect()))
     }
 
     /// The terminal, if it is one.
     pub(crate) fn console(&self) -> Option<Arc<Tty>> {
         match self {
-            Self::Console(console) => Some(Arc::clone(console)),
+            Self::Console(console, _) => Some(Arc::clone(console)),
             Self::Host(_) => None,
         }
     }
@@ -80,8 +82,16 @@ impl Starter {
         let (loaded, exe) = self.load(process, &context, &cred, &limits)?;
         let console = standard.console();
         let fds = match standard {
-            Standard::Console(console) => console_files(&console, &cred)?,
-            Standard::Host(fds) => standard_files(fds, &self.watcher)?,
+            Standard::Console(console, more) => {
+                let table = console_files(&console, &cred)?;
+                host_files(&table, more, &self.watcher)?;
+                Arc::new(table)
+            }
+            Standard::Host(fds) => {
+                let table = FdTable::new();
+                host_files(&table, fds, &self.watcher)?;
+                Arc::new(table)
+            }
         };
         let first = FirstProcess {
             mm: Arc::clone(&loaded.mm),
@@ -237,17 +247,19 @@ fn find_program(
     Err(denied.unwrap_or(Errno::ENOENT))
 }
 
-/// Descriptors 0, 1 and 2.
-fn standard_files(stdio: Vec<OwnedFd>, watcher: &Arc<Watcher>) -> Result<Arc<FdTable>, BootError> {
+/// Most descriptors that a process starts with.
+const MAX_FILES: u64 = 64;
+
+/// Descriptors of the host, at the first numbers that are free.
+fn host_files(table: &FdTable, fds: Vec<OwnedFd>, watcher: &Arc<Watcher>) -> Result<(), BootError> {
     let host = |source| BootError::Host { doing: "taking over standard input and output", source };
     let anonymous = AnonFs::anon_inodefs(abi::fs::make_dev(0, 9));
-    let table = FdTable::new();
     let mut taken: Vec<(Arc<HostFile>, Arc<OpenFile>)> = Vec::new();
-    for fd in stdio {
+    for fd in fds {
         let file = HostFile::new(fd, watcher).map_err(host)?;
         // Output and errors into one file must not write over each other.
         if let Some((_, open)) = taken.iter().find(|(other, _)| other.shares_offset(&file)) {
-            table.insert(Arc::clone(open), false, 0, 3).map_err(BootError::Start)?;
+            table.insert(Arc::clone(open), false, 0, MAX_FILES).map_err(BootError::Start)?;
             continue;
         }
         let attr = AnonAttr { kind: file.kind(), uid: 0, gid: 0, now: now() };
@@ -259,13 +271,13 @@ fn standard_files(stdio: Vec<OwnedFd>, watcher: &Arc<Watcher>) -> Result<Arc<FdT
         // What has no offset refuses, and needs none.
         let _ = open.seek(vfs::SeekFrom::Start(position));
         taken.push((file, Arc::clone(&open)));
-        table.insert(open, false, 0, 3).map_err(BootError::Start)?;
+        table.insert(open, false, 0, MAX_FILES).map_err(BootError::Start)?;
     }
-    Ok(Arc::new(table))
+    Ok(())
 }
 
 /// Descriptors 0, 1 and 2 on the console.
-fn console_files(console: &Arc<Tty>, cred: &Credentials) -> Result<Arc<FdTable>, BootError> {
+fn console_files(console: &Arc<Tty>, cred: &Credentials) -> Result<FdTable, BootError> {
     let anonymous = AnonFs::anon_inodefs(abi::fs::make_dev(0, 9));
     let attr = AnonAttr { kind: FileType::CharDevice, uid: cred.uid, gid: cred.gid, now: now() };
     let inode = anonymous.inode(Some("console"), attr);
@@ -277,5 +289,5 @@ fn console_files(console: &Arc<Tty>, cred: &Credentials) -> Result<Arc<FdTable>,
     for _ in 0..3 {
         table.insert(Arc::clone(&open), false, 0, 3).map_err(BootError::Start)?;
     }
-    Ok(Arc::new(table))
+    Ok(table)
 }

@@ -25,7 +25,7 @@ use crate::watch::Watcher;
 use crate::{BootError, Confinement, Inherited, seccomp};
 
 /// Most tasks of a container that sets no limit.
-const MAX_TASKS: usize = 32_768;
+pub(crate) const MAX_TASKS: usize = 32_768;
 
 /// What must be gathered while the host's root is still there: call before `pivot_root`.
 pub struct Early {

@@ -153,7 +153,7 @@ impl Builder<'_> {
         let fail = |errno| BootError::Mount { target: mount.target.clone(), errno };
         match &mount.source {
             Source::Gofer(attachment) => {
-                let options = MountOptions { attachment: *attachment, dev, exclusive: true };
+                let options = MountOptions { attachment: *attachment, dev, exclusive: !mount.shared };
                 let fs = GoferFs::mount(Arc::clone(&self.materials.gofer), options).map_err(fail)?;
                 Ok(fs)
             }

@@ -29,7 +29,7 @@ fn assemble(text: &str, to: &Path) {
 }
 
 fn mount(target: &str, source: Source) -> Mount {
-    Mount { target: target.to_owned(), source, readonly: false, options: Vec::new() }
+    Mount { target: target.to_owned(), source, readonly: false, shared: false, options: Vec::new() }
 }
 
 fn config(args: &[&str]) -> BootConfig {
@@ -58,7 +58,7 @@ fn config(args: &[&str]) -> BootConfig {
         resources: Resources::default(),
         debug: false,
         strace: false,
-        fds: InheritedFds { control: None, gofer: Vec::new(), stdio: [0, 1, 2] },
+        fds: InheritedFds { control: None, gofer: Vec::new(), stdio: vec![0, 1, 2] },
     }
 }
 
@@ -76,7 +76,7 @@ fn run(root: &Path, config: &BootConfig) -> Result<ExitStatus, BootError> {
     });
     let null =
         || OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null").expect("null"));
-    let inherited = Inherited { gofer: vec![ours], stdio: [null(), null(), null()], control: None };
+    let inherited = Inherited { gofer: vec![ours], stdio: vec![null(), null(), null()], control: None };
     let result = sentry::run(config, inherited, &Early::gather()?, sentry::Confinement::None);
     drop(server);
     result

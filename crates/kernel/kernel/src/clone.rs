@@ -136,7 +136,7 @@ impl Task {
         if self.must_exit() {
             return Err(Errno::EAGAIN);
         }
-        let tid = table.allocate(kernel.max_tasks).ok_or(Errno::EAGAIN)?;
+        let tid = table.allocate(kernel.max_tasks()).ok_or(Errno::EAGAIN)?;
         let own = table.groups.get(&self.tgid()).ok_or(Errno::EAGAIN)?;
         let (pgrp, session, own_parent) = (own.pgrp, own.session, own.parent);
         let own_signal = own.exit_signal;

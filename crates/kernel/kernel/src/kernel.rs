@@ -1,7 +1,7 @@
 //! [`Kernel`]: one sandbox's kernel, put together from parts it is given.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use abi::limits::Limits;
@@ -60,12 +60,15 @@ pub struct FirstProcess {
     pub init: bool,
 }
 
+/// Most tasks there can be.
+const MAX_TASKS: usize = 32_768;
+
 /// The kernel of a sandbox.
 pub struct Kernel {
     platform: Arc<dyn Platform>,
     syscalls: Arc<dyn SyscallTable>,
     started: Instant,
-    pub(crate) max_tasks: usize,
+    max_tasks: AtomicUsize,
     pub(crate) table: Mutex<order::Tasks, Table>,
     /// Woken with every process that ends and has no parent to tell.
     pub(crate) ended: WaitQueue,
@@ -83,7 +86,7 @@ impl Kernel {
             platform: parts.platform,
             syscalls: parts.syscalls,
             started: Instant::now(),
-            max_tasks: parts.max_tasks.clamp(1, 32768),
+            max_tasks: AtomicUsize::new(parts.max_tasks.clamp(1, MAX_TASKS)),
             table: Mutex::new(Table::default()),
             ended: WaitQueue::new(),
             live: AtomicI32::new(0),
@@ -129,6 +132,15 @@ impl Kernel {
         self.started
     }
 
+    /// Changes how many tasks there may be. Those that live stay, even when they are more.
+    pub fn limit_tasks(&self, tasks: usize) {
+        self.max_tasks.store(tasks.clamp(1, MAX_TASKS), Ordering::Relaxed);
+    }
+
+    pub(crate) fn max_tasks(&self) -> usize {
+        self.max_tasks.load(Ordering::Relaxed)
+    }
+
     /// Tasks alive.
     pub fn live_tasks(&self) -> i32 {
         self.live.load(Ordering::SeqCst)
@@ -153,7 +165,7 @@ impl Kernel {
         first: FirstProcess,
         ready: impl FnOnce(&Arc<Task>),
     ) -> Result<Arc<ThreadGroup>, Errno> {
-        let tid = self.table.lock().allocate(self.max_tasks).ok_or(Errno::EAGAIN)?;
+        let tid = self.table.lock().allocate(self.max_tasks()).ok_or(Errno::EAGAIN)?;
         let group = ThreadGroup::new(tid, signal::Actions::default(), first.limits);
         let seed = TaskSeed {
             mm: Arc::clone(&first.mm),
