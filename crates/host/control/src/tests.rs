@@ -19,9 +19,13 @@ impl Guest for Fake {
         Ok(vec![ProcessInfo { pid: 1, ppid: 0, uid: 0, name: "init".into() }])
     }
 
-    fn exec(&self, process: Process, stdio: [OwnedFd; 3]) -> Result<u32, String> {
-        nix::unistd::write(&stdio[1], process.args.concat().as_bytes()).map_err(|error| error.to_string())?;
+    fn exec(&self, process: Process, fds: Vec<OwnedFd>) -> Result<u32, String> {
+        nix::unistd::write(&fds[1], process.args.concat().as_bytes()).map_err(|error| error.to_string())?;
         Ok(7)
+    }
+
+    fn limit_tasks(&self, tasks: Option<u32>) -> Result<(), String> {
+        self.0.send(format!("{tasks:?}")).map_err(|error| error.to_string())
     }
 
     fn wait(&self, pid: u32) -> Result<ExitStatus, String> {
@@ -56,7 +60,7 @@ fn a_container_is_created_started_used_and_ended() {
     let client = Client::connect(&long).expect("connects");
     server.created(Arc::new(Fake(told)));
     client.hello().expect("created");
-    assert!(matches!(client.exec(process("x"), null()), Err(ControlError::Refused(_))));
+    assert!(matches!(client.exec(process("x"), &null()), Err(ControlError::Refused(_))));
     client.signal(Target::First, 17).expect("ignored");
     client.start().expect("starts");
     assert_eq!(server.wait_for_start(), Begin::Run);
@@ -67,7 +71,7 @@ fn a_container_is_created_started_used_and_ended() {
     assert_eq!(client.processes().expect("lists").len(), 1);
     let (read, write) = nix::unistd::pipe().expect("pipe");
     let mut bytes = [0; 8];
-    let pid = client.exec(process("words"), [write.as_fd(); 3]).expect("runs");
+    let pid = client.exec(process("words"), &[write.as_fd(); 3]).expect("runs");
     assert_eq!(nix::unistd::read(&read, &mut bytes), Ok(5));
     assert_eq!(client.wait(Some(pid)).expect("waits"), ExitStatus::Signaled(9));
     let idle = Client::connect(&long).expect("connects");
@@ -114,7 +118,7 @@ fn what_is_not_a_message_ends_the_connection() {
     }
     let client = Client::connect(dir.path()).expect("connects");
     let long = process(&"x".repeat(crate::MAX_MESSAGE));
-    let refused = client.exec(long, null());
+    let refused = client.exec(long, &null());
     assert!(matches!(refused, Err(ControlError::Connection(Errno::EMSGSIZE))), "{refused:?}");
 }
 
