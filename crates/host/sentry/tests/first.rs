@@ -177,9 +177,9 @@ fn what_cannot_start_says_why() {
     let root = root();
     std::fs::write(root.path().join("bin/text"), "not a program\n").expect("a file");
     let said = |args: &[&str]| run(root.path(), &config(args)).expect_err("must not start").to_string();
-    assert_eq!(said(&["missing"]), "\"missing\": ENOENT");
-    assert_eq!(said(&["/bin"]), "\"/bin\": EACCES");
-    assert_eq!(said(&["/bin/text"]), "\"/bin/text\": EACCES");
+    assert_eq!(said(&["missing"]), "exec: \"missing\": executable file not found in $PATH");
+    assert_eq!(said(&["/bin"]), "exec: \"/bin\": permission denied");
+    assert_eq!(said(&["/bin/text"]), "exec: \"/bin/text\": permission denied");
     let mut unknown = config(&["x"]);
     unknown.platform = "moon".to_owned();
     assert_eq!(run(root.path(), &unknown).expect_err("unknown").to_string(), "platform \"moon\" is unknown");
