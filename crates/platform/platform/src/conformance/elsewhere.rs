@@ -54,7 +54,8 @@ pub(super) fn waiters_are_woken_from_elsewhere(platform: &dyn Platform) {
     // Let it reach the wait, mostly; whichever it is, a changed word and one wake must do.
     std::thread::sleep(std::time::Duration::from_millis(20));
     space.write(UserAddr(DATA), &[1, 0, 0, 0]).expect("written");
-    assert!(space.futex_wake(UserAddr(DATA), 1, u32::MAX).is_ok_and(|woken| woken <= 1));
+    let woken = space.futex_wake(UserAddr(DATA), 1, u32::MAX);
+    assert!(woken.is_ok_and(|woken| woken <= 1), "{woken:?}");
     let Trap::Syscall(call) = received(&rx, "the call after the wait") else { panic!("not a call") };
     // Woken, or EAGAIN: the word had changed when it looked again.
     assert!(call.nr == 231 && [0, -11i32 as u32 as u64].contains(&call.args[0]), "{call:?}");
