@@ -342,6 +342,68 @@ static void deaths(void)
     CHECK_ERRNO("write without a reader", write(pipes[1], "x", 1), EPIPE);
 }
 
+static volatile int handled_by_first;
+
+static void *signal_all(void *arg)
+{
+    (void)arg;
+    /* Until it has come: the first thread may not have begun to wait. */
+    while (!handled_by_first) {
+        kill(getpid(), SIGUSR2);
+        usleep(1000);
+    }
+    return NULL;
+}
+
+static pthread_t who;
+static void note_thread(int signal)
+{
+    (void)signal;
+    who = pthread_self();
+}
+
+/* A signal to a process goes to its first thread, if that one wants it, whoever sent it. */
+static void process_directed(void)
+{
+    pthread_t thread;
+    struct sigaction action = {.sa_handler = note_thread};
+    sigaction(SIGUSR2, &action, NULL);
+    int ends[2];
+    char byte;
+    for (int i = 0; i < 20; i++) {
+        if (pipe(ends)) return;
+        handled_by_first = 0;
+        pthread_create(&thread, NULL, signal_all, NULL);
+        errno = 0;
+        /* Nobody writes: only the signal ends it. */
+        long got = read(ends[0], &byte, 1);
+        handled_by_first = 1;
+        if (got != -1 || errno != EINTR || !pthread_equal(who, pthread_self())) {
+            printf("not ok a read of the first thread's is interrupted: round %d\n", i);
+            check_failures++;
+            break;
+        }
+        pthread_join(thread, NULL);
+        close(ends[0]);
+        close(ends[1]);
+    }
+    CHECK("the first thread handles it", pthread_equal(who, pthread_self()));
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR2);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    memset(&who, 0, sizeof who);
+    sigset_t old;
+    sigemptyset(&set);
+    pthread_sigmask(SIG_SETMASK, NULL, &old);
+    kill(getpid(), SIGUSR2);
+    sigpending(&set);
+    CHECK("blocked by all, it waits", sigismember(&set, SIGUSR2) == 1);
+    sigdelset(&old, SIGUSR2);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    CHECK("and comes to who unblocks it", pthread_equal(who, pthread_self()));
+}
+
 int main(void)
 {
     setvbuf(stdout, NULL, _IONBF, 0);
@@ -352,6 +414,7 @@ int main(void)
     contexts();
     restart();
     timers();
+    process_directed();
     deaths();
     return finish();
 }

@@ -36,7 +36,8 @@ impl Task {
             }
             wanted
         };
-        self.group().queue.lock().take(wanted)
+        let wanted = wanted.intersection(self.shared_pending());
+        if wanted.is_empty() { None } else { self.group().queue.lock().take(wanted) }
     }
 
     /// Is there a reason not to return to the guest yet?
@@ -48,7 +49,7 @@ impl Task {
             let signals = self.signals.lock();
             (signals.queue.pending(), signals.mask)
         };
-        let all = own.union(self.group().queue.lock().pending());
+        let all = own.union(self.shared_pending());
         !all.difference(mask).is_empty()
     }
 
@@ -149,15 +150,16 @@ impl Task {
     }
 
     fn mask_for_handler(&self, signal: Signal, action: SigAction, sp: u64) {
-        let mut signals = self.signals.lock();
-        signals.mask = signals.mask.union(action.mask);
-        if action.flags & SA_NODEFER == 0 {
-            signals.mask.insert(signal);
-        }
-        let stack = signals.stack;
-        if stack.flags & SS_AUTODISARM != 0 && sp > stack.sp && sp - stack.sp <= stack.size {
-            signals.stack = SigAltStack::default();
-        }
+        self.change_mask(|signals| {
+            signals.mask = signals.mask.union(action.mask);
+            if action.flags & SA_NODEFER == 0 {
+                signals.mask.insert(signal);
+            }
+            let stack = signals.stack;
+            if stack.flags & SS_AUTODISARM != 0 && sp > stack.sp && sp - stack.sp <= stack.size {
+                signals.stack = SigAltStack::default();
+            }
+        });
     }
 
     /// No room for a frame: `SIGSEGV`, which cannot be handled when it was the one without room.
@@ -171,10 +173,11 @@ impl Task {
 
     /// After a call with a temporary mask that no handler ran in.
     pub(crate) fn restore_mask(&self) {
-        let mut signals = self.signals.lock();
-        if let Some(mask) = signals.saved_mask.take() {
-            signals.mask = mask;
-        }
+        self.change_mask(|signals| {
+            if let Some(mask) = signals.saved_mask.take() {
+                signals.mask = mask;
+            }
+        });
     }
 
     /// `rt_sigreturn(2)`: state back from the frame. A bad frame forces `SIGSEGV`.
@@ -199,11 +202,12 @@ impl Task {
         apply_context(&mut registers, &restored.context);
         registers.sanitise();
         thread.set_registers(&registers).map_err(Errno::from)?;
-        let mut signals = self.signals.lock();
-        signals.mask = restored.mask;
-        signals.saved_mask = None;
-        signals.stack =
-            SigAltStack { flags: restored.stack.flags & !signal::frame::SS_ONSTACK, ..restored.stack };
+        self.change_mask(|signals| {
+            signals.mask = restored.mask;
+            signals.saved_mask = None;
+            signals.stack =
+                SigAltStack { flags: restored.stack.flags & !signal::frame::SS_ONSTACK, ..restored.stack };
+        });
         Ok(0)
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use abi::poll::PollEvents;
 use abi::process::WaitStatus;
-use abi::signal::{SI_KERNEL, SigInfo, Signal};
+use abi::signal::{SI_KERNEL, SigInfo, SigSet, Signal};
 use guestmem::{MemExt, UserAddr, UserMem, UserPtr};
 use platform::Resume;
 
@@ -58,6 +58,7 @@ impl Task {
         if self.exited.swap(true, Ordering::SeqCst) {
             return Resume::Exit;
         }
+        self.hand_over(SigSet::FULL);
         self.walk_robust_list();
         self.clear_tid();
         self.release_holdings();

@@ -26,6 +26,7 @@ pub mod files;
 pub mod group;
 pub mod job;
 pub mod kernel;
+mod retarget;
 pub mod seccomp;
 pub mod send;
 pub mod settings;

@@ -1,6 +1,7 @@
 //! Signals on their way out: permission, the queues, waking; masks and actions.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use abi::limits::Resource;
@@ -230,6 +231,9 @@ impl Task {
 
     /// Would it do something with `signal` now?
     pub(crate) fn wants(&self, signal: Signal) -> bool {
+        if self.exited.load(Ordering::SeqCst) {
+            return false;
+        }
         let signals = self.signals.lock();
         !signals.mask.contains(signal) || signals.awaited.contains(signal)
     }
@@ -263,16 +267,16 @@ impl Task {
 
     /// Sets the mask (`rt_sigprocmask(2)`); what it unblocks is delivered when the call returns.
     pub fn set_mask(&self, mask: SigSet) {
-        self.signals.lock().mask = mask.difference(SigSet::UNBLOCKABLE);
+        self.change_mask(|signals| signals.mask = mask.difference(SigSet::UNBLOCKABLE));
     }
 
     /// Sets a mask for the duration of one call (`pselect(2)`, `ppoll(2)`, `sigsuspend(2)`).
     pub fn set_temporary_mask(&self, mask: SigSet) {
-        let mut signals = self.signals.lock();
-        let old = signals.mask;
-        signals.saved_mask.get_or_insert(old);
-        signals.mask = mask.difference(SigSet::UNBLOCKABLE);
-        drop(signals);
+        self.change_mask(|signals| {
+            let old = signals.mask;
+            signals.saved_mask.get_or_insert(old);
+            signals.mask = mask.difference(SigSet::UNBLOCKABLE);
+        });
         if self.has_work() {
             self.parker().interrupt();
         }
