@@ -116,12 +116,17 @@ fn build_guest(root: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(micro)
 }
 
-fn contestants(root: &Path, options: &Options) -> anyhow::Result<Vec<Contestant>> {
+/// Builds `runsc` as a user would, and says where it is.
+pub(crate) fn build_runsc(root: &Path) -> anyhow::Result<PathBuf> {
     let built =
         Command::new("cargo").args(["build", "--release", "-p", "runsc"]).current_dir(root).status()?;
     ensure!(built.success(), "runsc does not build");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let ours = target.join("release/runsc");
+    Ok(target.join("release/runsc"))
+}
+
+fn contestants(root: &Path, options: &Options) -> anyhow::Result<Vec<Contestant>> {
+    let ours = build_runsc(root)?;
     let mut all = vec![Contestant { name: "native".to_owned(), prefix: Vec::new() }];
     for path in std::iter::once(&ours).chain(&options.peers) {
         let name = if *path == ours { "rampart".to_owned() } else { path.display().to_string() };

@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask tidy`, `test`, `bench`, `fuzz`, `docs` and `known-failures`.
+//! The project's own chores: `cargo xtask tidy`, `test`, `bench`, `fuzz`, `soak`, `docs` and `known-failures`.
 //!
 //! Chores are Rust so that they need no second toolchain. `tidy` holds the rules that no compiler
 //! checks (layers, where `unsafe` may live, headers); `test` is what CI runs, and all that it runs.
@@ -8,6 +8,7 @@ mod bench;
 mod docs;
 mod lexer;
 mod report;
+mod soak;
 mod suite;
 mod tidy;
 
@@ -24,6 +25,7 @@ chores:
   bench  [--turns N] [--quick] [--peer RUNSC]... [OPERATION...]: the guest micro-benchmark, natively
          and in sandboxes, in one run
   fuzz   SECONDS: feed each fuzz target that long, from a new seed
+  soak   MINUTES: a guest that makes and removes all kinds of things that long; the Sentry must stay flat
   docs [RUNSC]   rewrite the pages of docs/ that runsc itself can tell
   known-failures   rewrite tests/known-failures from what is seen; the lists may only shrink
   test   install what the tests need (Debian, root), then run every check and every test
@@ -37,6 +39,10 @@ fn main() -> ExitCode {
         Some("fuzz") => match std::env::args().nth(2).and_then(|word| word.parse().ok()) {
             Some(seconds) => suite::fuzz(&root(), seconds),
             None => Err(anyhow::anyhow!("fuzz takes a number of seconds")),
+        },
+        Some("soak") => match std::env::args().nth(2).and_then(|word| word.parse().ok()) {
+            Some(minutes) => soak::run(&root(), minutes),
+            None => Err(anyhow::anyhow!("soak takes a number of minutes")),
         },
         Some("docs") => match std::env::args().nth(2) {
             Some(runsc) => docs::run(&root(), Path::new(&runsc)).map(|()| true),
