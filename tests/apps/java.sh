@@ -6,7 +6,7 @@ cat >Main.java <<'J'
 import java.nio.file.*; import java.util.*; import java.util.concurrent.*; import java.util.stream.*;
 public class Main {
   public static void main(String[] a) throws Exception {
-    ExecutorService pool = Executors.newFixedThreadPool(4); List<Future<Integer>> all = new ArrayList<>();
+    ExecutorService pool = Executors.newFixedThreadPool(8); List<Future<Integer>> all = new ArrayList<>();
     for (int i = 0; i < 20; i++) { int n = i; all.add(pool.submit(() -> n * n)); }
     int sum = 0; for (Future<Integer> f : all) sum += f.get(); pool.shutdown(); System.out.println(sum);
     Path p = Files.createTempFile(Path.of("."), "x", ".txt"); Files.writeString(p, "hello\n".repeat(1000)); System.out.println(Files.lines(p).count()); Files.delete(p);

@@ -15,9 +15,6 @@ use anyhow::{Context as _, ensure};
 use crate::bench::build_runsc;
 use crate::report::note;
 
-/// Time between two looks.
-const EVERY: Duration = Duration::from_secs(10);
-
 /// What one look at a process sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Look {
@@ -65,6 +62,19 @@ fn role(pid: u32, role: &str) -> Option<u32> {
 /// When something cannot be built, the guest fails, or its sandbox cannot be looked at.
 pub(crate) fn run(root: &Path, minutes: u64) -> anyhow::Result<bool> {
     ensure!(minutes > 0, "soak takes at least a minute");
+    watch(root, &build_runsc(root)?, minutes * 60, Duration::from_secs(10))
+}
+
+/// The same for half a minute with a `runsc` that is there already: enough to see what is lost each time.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn short(root: &Path, runsc: &Path) -> anyhow::Result<bool> {
+    watch(root, runsc, 30, Duration::from_secs(1))
+}
+
+/// Runs the guest for `seconds`, looking at the sandbox in between.
+fn watch(root: &Path, runsc: &Path, seconds: u64, every: Duration) -> anyhow::Result<bool> {
     let folder = root.join("target/soak");
     std::fs::create_dir_all(&folder)?;
     let guest = folder.join("soak");
@@ -75,12 +85,11 @@ pub(crate) fn run(root: &Path, minutes: u64) -> anyhow::Result<bool> {
         .status()
         .context("running gcc")?;
     ensure!(compiled.success(), "tests/soak/soak.c does not compile");
-    let runsc = build_runsc(root)?;
-    let mut sandbox = Command::new(runsc).arg("do").arg(&guest).arg((minutes * 60).to_string()).spawn()?;
+    let mut sandbox = Command::new(runsc).arg("do").arg(&guest).arg(seconds.to_string()).spawn()?;
     let begun = Instant::now();
     let mut looks = Vec::new();
     let status = loop {
-        std::thread::sleep(EVERY);
+        std::thread::sleep(every);
         if let Some(status) = sandbox.try_wait()? {
             break status;
         }

@@ -12,12 +12,9 @@ use anyhow::Context as _;
 use cargo_metadata::MetadataCommand;
 
 use crate::report::note;
-use crate::{docs as pages, tidy};
+use crate::{docs as pages, soak, tidy};
 
 /// A program the tests run, and the Debian package that brings it.
-///
-/// Not among them, because they are large: `node`, `java` and `javac`. The apps that need them are skipped
-/// where they are missing, and `tests/tests/apps.rs` says so.
 const TOOLS: &[(&str, &str)] = &[
     ("gcc", "gcc"),
     ("ld", "binutils"),
@@ -31,6 +28,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("sqlite3", "sqlite3"),
     ("redis-server", "redis-server"),
     ("redis-cli", "redis-tools"),
+    ("node", "nodejs"),
+    ("javac", "default-jdk-headless"),
+    ("go", "golang-go"),
 ];
 
 /// What clippy refuses; its other warnings are shown, not fatal. The lints that are
@@ -93,6 +93,9 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<bool> {
         tally.step("docs", stale.is_empty());
     }
 
+    if let Some(runsc) = &runsc {
+        tally.step("a short soak", soak::short(root, runsc)?);
+    }
     tests(root, runsc, &mut tally)?;
     note(&format!("{} passed, {} failed", tally.passed, tally.failed));
     Ok(tally.failed == 0)

@@ -259,7 +259,7 @@ impl Task {
     }
 
     fn adopt(&self, handle: Arc<dyn platform::ThreadHandle>) {
-        let _ = self.handle.set(handle);
+        self.keep_handle(handle);
         if self.must_exit() {
             self.interrupt();
         }

@@ -58,6 +58,10 @@ impl Task {
         if self.exited.swap(true, Ordering::SeqCst) {
             return Resume::Exit;
         }
+        // The backend's half of the thread holds us as its handler, and its memory: neither may live on
+        // in a circle.
+        let handle = self.handle.lock().take();
+        drop(handle);
         self.hand_over(SigSet::FULL);
         self.walk_robust_list();
         self.clear_tid();

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use abi::poll::PollEvents;
@@ -97,7 +97,7 @@ pub struct Task {
     group: Arc<ThreadGroup>,
     tid: AtomicI32,
     parker: Arc<Parker>,
-    pub(crate) handle: OnceLock<Arc<dyn ThreadHandle>>,
+    pub(crate) handle: Mutex<order::Leaf, Option<Arc<dyn ThreadHandle>>>,
     pub(crate) holdings: Mutex<order::Leaf, Holdings>,
     pub(crate) signals: Mutex<order::TaskSignals, Signals>,
     /// In a trap: whoever sends a signal need not interrupt the guest.
@@ -134,7 +134,7 @@ impl Task {
             group: Arc::clone(group),
             tid: AtomicI32::new(tid),
             parker: Parker::new(),
-            handle: OnceLock::new(),
+            handle: Mutex::default(),
             holdings: Mutex::new(holdings),
             signals: Mutex::default(),
             in_trap: AtomicBool::new(false),
@@ -335,9 +335,22 @@ impl Task {
     pub(crate) fn interrupt(&self) {
         self.parker.interrupt();
         if !self.in_trap.load(Ordering::SeqCst)
-            && let Some(handle) = self.handle.get()
+            && let Some(handle) = self.handle()
         {
             handle.interrupt();
+        }
+    }
+
+    /// The way to its guest thread, from its start to its end.
+    pub(crate) fn handle(&self) -> Option<Arc<dyn ThreadHandle>> {
+        self.handle.lock().clone()
+    }
+
+    /// Keeps the way to its guest thread, unless it has ended already.
+    pub(crate) fn keep_handle(&self, new: Arc<dyn ThreadHandle>) {
+        let mut handle = self.handle.lock();
+        if !self.exited.load(Ordering::SeqCst) {
+            handle.get_or_insert(new);
         }
     }
 

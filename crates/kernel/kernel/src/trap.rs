@@ -28,7 +28,7 @@ pub(crate) struct Outcome {
 
 impl TrapHandler for Task {
     fn started(&self, handle: Arc<dyn ThreadHandle>) {
-        let _ = self.handle.set(handle);
+        self.keep_handle(handle);
         // A kill may have come before there was a way to reach the guest.
         if self.must_exit() || self.parker().is_interrupted() {
             self.interrupt();

@@ -134,7 +134,7 @@ impl Task {
 
     /// User and system time of this thread.
     pub(crate) fn times(&self) -> (Duration, Duration) {
-        self.handle.get().map(|handle| handle.cpu_time()).unwrap_or_default()
+        self.handle().map(|handle| handle.cpu_time()).unwrap_or_default()
     }
 
     /// What the children used that were waited for (`getrusage(RUSAGE_CHILDREN)`).
