@@ -13,6 +13,10 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// Names the `runsc` under test; `cargo xtask test` sets it.
 pub const RUNSC: &str = "RAMPART_RUNSC";
+/// Names the platforms to test, with commas between them; all without it.
+pub const PLATFORMS: &str = "RAMPART_PLATFORMS";
+/// Platforms with a list of known failures.
+const TESTED: &[&str] = &["systrap", "ptrace"];
 
 /// What a command is run with, natively and in a sandbox alike.
 #[derive(Clone, Debug)]
@@ -59,6 +63,13 @@ impl Sandbox {
     pub fn find(platform: &'static str) -> Option<Self> {
         let runsc = std::env::var_os(RUNSC).map(PathBuf::from)?;
         Some(Self { platform, runsc })
+    }
+
+    /// One of each platform, or of those that [`PLATFORMS`] names; none without a `runsc`.
+    pub fn all() -> Vec<Self> {
+        let wanted = std::env::var(PLATFORMS).unwrap_or_default();
+        let wanted = |name: &&str| wanted.is_empty() || wanted.split(',').any(|word| word == *name);
+        TESTED.iter().copied().filter(wanted).filter_map(Self::find).collect()
     }
 
     /// Tries `probe`, a guest program.

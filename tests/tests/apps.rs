@@ -23,45 +23,55 @@ const CLEAN: &str = "(writes nothing on the host)";
 const GONE: &str = "(leaves no process)";
 
 fn main() -> ExitCode {
-    let Some(sandbox) = Sandbox::find("systrap") else {
-        println!("systrap: RAMPART_RUNSC names no runsc");
-        println!("test result: ok. 0 passed; 0 failed; 0 ignored; apps");
-        return ExitCode::SUCCESS;
-    };
+    let mut sandboxes = judged();
+    if sandboxes.is_empty() {
+        println!("RAMPART_RUNSC names no runsc");
+    }
     leftovers::adopt().expect("a kernel with child subreapers");
     let only = std::env::args().nth(1).filter(|word| !word.starts_with('-'));
-    let mut judge = Judge::new(sandbox.platform, "apps").unwrap_or_else(|error| panic!("{error}"));
-    let mut skipped = 0;
+    let (mut passed, mut failed, mut ignored) = (0, 0, 0);
     for app in apps().expect("tests/apps can be read") {
-        if only.as_ref().is_some_and(|only| !app.name.contains(only)) {
+        if sandboxes.is_empty() || only.as_ref().is_some_and(|only| !app.name.contains(only)) {
             continue;
         }
         if let Some(program) = app.missing() {
             println!("skipped {}: no {program} here", app.name);
-            if std::env::var_os("CI").is_some() {
-                judge.complaints.push(format!("{}: no {program} here", app.name));
+            for (_, judge) in &mut sandboxes {
+                if std::env::var_os("CI").is_some() {
+                    judge.complaints.push(format!("{}: no {program} here", app.name));
+                }
+                judge.skips(&app.name);
             }
-            judge.skips(&app.name);
-            skipped += 1;
+            ignored += 1;
             continue;
         }
-        both(&sandbox, &app, &mut judge);
+        both(&mut sandboxes, &app);
     }
-    if only.is_none() {
-        judge.finish().unwrap_or_else(|error| panic!("{error}"));
+    for (sandbox, judge) in &mut sandboxes {
+        if only.is_none() {
+            judge.finish().unwrap_or_else(|error| panic!("{error}"));
+        }
+        judge.complaints.iter().for_each(|complaint| println!("FAILED {} {complaint}", sandbox.platform));
+        (passed, failed, ignored) =
+            (passed + judge.passed, failed + judge.complaints.len(), ignored + judge.known);
     }
-    judge.complaints.iter().for_each(|complaint| println!("FAILED {complaint}"));
-    let (passed, failed, ignored) = (judge.passed, judge.complaints.len(), judge.known + skipped);
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!("test result: {word}. {passed} passed; {failed} failed; {ignored} ignored; apps");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs one app both ways.
-fn both(sandbox: &Sandbox, app: &App, judge: &mut Judge) {
+/// The sandboxes to test, each with its judge.
+fn judged() -> Vec<(Sandbox, Judge)> {
+    let judge = |sandbox: &Sandbox| Judge::new(sandbox.platform, "apps");
+    let with = |sandbox: Sandbox| judge(&sandbox).map(|judge| (sandbox, judge));
+    Sandbox::all().into_iter().map(with).collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Runs one app natively and in each sandbox.
+fn both(sandboxes: &mut [(Sandbox, Judge)], app: &App) {
     let words: Vec<&Path> = app.words.iter().map(|word| word.as_path()).collect();
     let home = tempfile::tempdir().expect("a temporary folder");
-    // The same path both times, so that it may be printed.
+    // The same path each time, so that it may be printed.
     let scratch = home.path().join("scratch");
     let folder = folder();
     let conditions =
@@ -74,24 +84,41 @@ fn both(sandbox: &Sandbox, app: &App, judge: &mut Judge) {
     if !native.succeeded() {
         let Output { status, stdout, stderr } = native;
         let end = status.map_or("was killed at its limit".to_owned(), |status| status.to_string());
-        judge.complaints.push(format!("{}: natively: {end}\n{stdout}{stderr}", app.name));
-        judge.skips(&app.name);
+        for (_, judge) in sandboxes {
+            judge.complaints.push(format!("{}: natively: {end}\n{stdout}{stderr}", app.name));
+            judge.skips(&app.name);
+        }
         return;
     }
-    std::fs::remove_dir_all(&scratch).expect("a folder of ours");
-    std::fs::create_dir(&scratch).expect("a folder to write to");
+    for (sandbox, judge) in sandboxes {
+        std::fs::remove_dir_all(&scratch).expect("a folder of ours");
+        std::fs::create_dir(&scratch).expect("a folder to write to");
+        let time = sandboxed((sandbox, judge), app, &native, &conditions);
+        println!("{} {}: {native_time:.1?} natively, {time:.1?} in the sandbox", sandbox.platform, app.name);
+    }
+}
+
+/// Runs one app in a sandbox; how long that took.
+fn sandboxed(
+    (sandbox, judge): (&Sandbox, &mut Judge),
+    app: &App,
+    native: &Output,
+    conditions: &Conditions<'_>,
+) -> Duration {
+    let words: Vec<&Path> = app.words.iter().map(|word| word.as_path()).collect();
+    let (scratch, folder) = (conditions.scratch, folder());
     let began = Instant::now();
-    match sandbox.run(&words, &conditions) {
-        Ok(output) if same(&native, &output) => judge.holds(&app.name, SAME),
+    match sandbox.run(&words, conditions) {
+        Ok(output) if same(native, &output) => judge.holds(&app.name, SAME),
         Ok(output) => {
-            let text = difference(&native, &output);
+            let text = difference(native, &output);
             let text = text.replace(&*scratch.to_string_lossy(), "$TMPDIR");
             judge.fails(&app.name, SAME, &text.replace(&*folder.to_string_lossy(), "$APPS"));
         }
         Err(error) => judge.fails(&app.name, SAME, &error.to_string()),
     }
     let time = began.elapsed();
-    match std::fs::read_dir(&scratch).map(Iterator::count) {
+    match std::fs::read_dir(scratch).map(Iterator::count) {
         Ok(0) => judge.holds(&app.name, CLEAN),
         found => judge.fails(&app.name, CLEAN, &format!("{found:?} entries in the host's scratch folder")),
     }
@@ -99,7 +126,7 @@ fn both(sandbox: &Sandbox, app: &App, judge: &mut Judge) {
         true => judge.holds(&app.name, GONE),
         false => judge.fails(&app.name, GONE, "its processes live on"),
     }
-    println!("{} {}: {native_time:.1?} natively, {time:.1?} in the sandbox", sandbox.platform, app.name);
+    time
 }
 
 fn same(native: &Output, sandboxed: &Output) -> bool {

@@ -42,18 +42,19 @@ fn main() -> ExitCode {
     let only = std::env::args().nth(1).filter(|word| !word.starts_with('-'));
     let (natives, mut passed, mut failed) = oracle(folder.path(), only.as_deref(), &conditions);
     let mut known = 0;
-    match Sandbox::find("systrap") {
-        None => println!("systrap: RAMPART_RUNSC names no runsc: native half only"),
-        Some(sandbox) => {
-            let mut judge = Judge::new(sandbox.platform, "guest").unwrap_or_else(|error| panic!("{error}"));
-            compare(&sandbox, &natives, &conditions, &mut judge);
-            if only.is_none() {
-                judge.finish().unwrap_or_else(|error| panic!("{error}"));
-            }
-            judge.complaints.iter().for_each(|complaint| println!("FAILED {complaint}"));
-            (passed, failed) = (passed + judge.passed, failed + judge.complaints.len());
-            known = judge.known;
+    let sandboxes = Sandbox::all();
+    if sandboxes.is_empty() {
+        println!("RAMPART_RUNSC names no runsc: native half only");
+    }
+    for sandbox in sandboxes {
+        let mut judge = Judge::new(sandbox.platform, "guest").unwrap_or_else(|error| panic!("{error}"));
+        compare(&sandbox, &natives, &conditions, &mut judge);
+        if only.is_none() {
+            judge.finish().unwrap_or_else(|error| panic!("{error}"));
         }
+        judge.complaints.iter().for_each(|complaint| println!("FAILED {} {complaint}", sandbox.platform));
+        (passed, failed) = (passed + judge.passed, failed + judge.complaints.len());
+        known += judge.known;
     }
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!("test result: {word}. {passed} passed; {failed} failed; {known} ignored; guest assertions");

@@ -48,7 +48,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) strace: bool,
-    /// What catches the guest's system calls
+    /// What catches the guest's system calls: systrap, ptrace, or auto for the first that works here
     #[arg(long, global = true, default_value = "systrap")]
     pub(crate) platform: String,
     /// Where writes to the root of the guest go: none (into itself) or root:memory[,size=BYTES] (lost when
@@ -125,7 +125,7 @@ pub(crate) enum Command {
     Spec(Bundle),
     /// Wait for a container to end, and print how it did
     Wait(Wait),
-    /// Describe a command, or with `syscalls` the system calls that guests have
+    /// Describe a command, with `syscalls` the system calls that guests have, or with `platforms` what can catch them here
     Help(Help),
     /// Be the Gofer of a sandbox; only runsc itself can start it
     #[command(hide = true)]

@@ -1,4 +1,4 @@
-//! `runsc help`: the commands, and the system calls that guests have.
+//! `runsc help`: the commands, the system calls that guests have, and the platforms that work here.
 
 use std::fmt::Write as _;
 
@@ -17,6 +17,7 @@ pub(crate) fn run(arguments: &Help) -> Result<u8> {
     let text = match arguments.topic.as_deref() {
         None => command.render_help().to_string(),
         Some("syscalls") => table(arguments.format)?,
+        Some("platforms") => platforms(arguments.format)?,
         Some(name) => {
             command.build();
             let Some(found) = command.find_subcommand_mut(name) else { bail!("no command {name:?}") };
@@ -37,6 +38,27 @@ fn table(format: Format) -> Result<String> {
             serde_json::to_string_pretty(&rows.collect::<Vec<_>>()).context("the table")
         }
     }
+}
+
+/// Tries them all.
+fn platforms(format: Format) -> Result<String> {
+    let found = sentry::platforms::survey();
+    if format == Format::Json {
+        let rows = found.iter().map(|one| {
+            json!({ "name": one.name, "about": one.about, "works": one.trouble.is_none(), "trouble": one.trouble })
+        });
+        return serde_json::to_string_pretty(&rows.collect::<Vec<_>>()).context("the platforms");
+    }
+    let mut text = format!("{:<10} {:<6} NOTE\n", "PLATFORM", "WORKS");
+    for one in &found {
+        let (works, note) = match &one.trouble {
+            None => ("yes", one.about),
+            Some(trouble) => ("no", trouble.as_str()),
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{:<10} {works:<6} {note}", one.name);
+    }
+    Ok(text)
 }
 
 fn columns() -> String {

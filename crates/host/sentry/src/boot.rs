@@ -18,7 +18,7 @@ pub struct BootConfig {
     pub container_id: String,
     /// Host name in the guest's UTS namespace.
     pub hostname: String,
-    /// Name of the platform, such as `systrap`.
+    /// Name of the platform, such as `systrap`; `auto` for the first that works.
     pub platform: String,
     /// What lies over the root.
     pub overlay: Overlay,
@@ -99,6 +99,9 @@ pub enum BootError {
     /// There is no such platform.
     #[error("platform {0:?} is unknown")]
     NoPlatform(String),
+    /// No platform works here; why each does not.
+    #[error("no platform works here: {0}")]
+    NoneWorks(String),
     /// The platform does not work here, or failed.
     #[error(transparent)]
     Platform(#[from] platform::PlatformError),

@@ -4,6 +4,8 @@
 //! - [`Early`]: what must be gathered before the host's root is taken away.
 //! - [`run`]: kernel, file systems, first process; returns how that ended.
 //!
+//! [`platforms`] has the backends and the choice among them.
+//!
 //! `tree` makes the mounts, `files` shows them in `/proc`, `memory`, `random` and `stdio` are the host's
 //! part of tmpfs, `/dev/urandom` and descriptors 0 to 2; `jobs` and `console` connect terminals;
 //! `watch` wakes those who wait for descriptors of the host. `process` gets processes ready, `guest` lets `runsc` control them.
@@ -15,6 +17,7 @@ mod files;
 mod guest;
 mod jobs;
 mod memory;
+pub mod platforms;
 mod process;
 mod random;
 pub mod seccomp;

@@ -7,7 +7,7 @@ use hostsys::seccomp::{Filter, Rule, SeccompError, check, equals};
 /// Bits of `PROT_EXEC` in a protection.
 const EXEC: u32 = libc::PROT_EXEC as u32;
 
-/// Calls of the Sentry itself, beside the platform's ([`platform_systrap::HOST_CALLS`]).
+/// Calls of the Sentry itself, beside the platform's.
 pub static RULES: &[Rule] = hostsys::seccomp_rules! {
     SYS_recvmsg => "replies of the Gofer, requests of runsc";
     SYS_sendmsg => "requests to the Gofer, answers to runsc";
@@ -71,15 +71,15 @@ pub static RULES: &[Rule] = hostsys::seccomp_rules! {
     SYS_restart_syscall => "a wait that was stopped and goes on";
 };
 
-/// The whole table, for a Sentry on systrap.
-pub fn rules() -> Vec<Rule> {
-    RULES.iter().chain(platform_systrap::HOST_CALLS).copied().collect()
+/// The whole table, for a Sentry on a platform that makes `host_calls`.
+fn rules(host_calls: &[Rule]) -> Vec<Rule> {
+    RULES.iter().chain(host_calls).copied().collect()
 }
 
 /// Locks every thread of this process in, for good. Guests must be made by something that is not part of
-/// the process (systrap's zygote), as they would inherit the filter.
-pub(crate) fn lock_in() -> Result<(), SeccompError> {
-    Filter::compile(&rules())?.install_on_all_threads()
+/// the process (as systrap's zygote), as they would inherit the filter.
+pub(crate) fn lock_in(host_calls: &[Rule]) -> Result<(), SeccompError> {
+    Filter::compile(&rules(host_calls))?.install_on_all_threads()
 }
 
 #[cfg(test)]
@@ -87,17 +87,19 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::rules;
+    use crate::platforms::tables;
 
     #[test]
     fn every_row_has_a_reason_and_there_are_fewer_than_gvisors() {
-        let rules = rules();
-        assert!(rules.iter().all(|rule| !rule.reason.is_empty()));
-        let numbers: BTreeSet<_> = rules.iter().map(|rule| rule.nr).collect();
-        assert!(numbers.len() < 96, "{} host calls", numbers.len());
-        for never in
-            [libc::SYS_execve, libc::SYS_execveat, libc::SYS_socket, libc::SYS_ptrace, libc::SYS_mount]
-        {
-            assert!(!numbers.contains(&never));
+        for (platform, host_calls) in tables() {
+            let rules = rules(host_calls);
+            assert!(rules.iter().all(|rule| !rule.reason.is_empty()));
+            let numbers: BTreeSet<_> = rules.iter().map(|rule| rule.nr).collect();
+            assert!(numbers.len() < 96, "{} host calls on {platform}", numbers.len());
+            for never in [libc::SYS_execve, libc::SYS_execveat, libc::SYS_socket, libc::SYS_mount] {
+                assert!(!numbers.contains(&never));
+            }
+            assert_eq!(numbers.contains(&libc::SYS_ptrace), platform == "ptrace");
         }
     }
 }

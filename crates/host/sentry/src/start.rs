@@ -6,10 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use abi::Errno;
 use abi::time::Timespec;
 use control::{Begin, Server};
+use hostproc::HostView;
 use kernel::kernel::{Kernel, Parts};
 use loader::CpuFacts;
-use platform::Platform;
-use platform_systrap::{HostView, Systrap};
 use procfs::CpuModel;
 use syscalls::dispatch::X86Calls;
 use syscalls::services::Machine;
@@ -17,6 +16,7 @@ use syscalls::services::Machine;
 use crate::boot::{BootConfig, ExitStatus};
 use crate::guest::{self, Processes};
 use crate::jobs::Jobs;
+use crate::platforms::{self, Chosen};
 use crate::process::{Standard, Starter};
 use crate::random::HostRandom;
 use crate::services::services;
@@ -65,10 +65,10 @@ pub fn run(
     early: &Early,
     confinement: Confinement,
 ) -> Result<ExitStatus, BootError> {
-    let platform = choose_platform(&config.platform, &early.host)?;
+    let Chosen { platform, host_calls } = platforms::choose(&config.platform, &early.host)?;
     let syscalls = X86Calls::new();
     let kernel = Kernel::new(Parts {
-        platform: Arc::clone(&platform),
+        platform,
         syscalls: syscalls.clone(),
         max_tasks: config.resources.tasks.map_or(MAX_TASKS, |tasks| tasks as usize),
     });
@@ -98,7 +98,7 @@ pub fn run(
     let starter = Arc::new(Starter { kernel, namespace, jobs, random, cpu: early.cpu, watcher });
     let prepared = starter.prepare(&config.process, standard)?;
     if confinement == Confinement::LockedIn {
-        seccomp::lock_in()?;
+        seccomp::lock_in(host_calls)?;
     }
     let control = inherited.control.map(Server::new).transpose()?;
     if let Some(control) = &control {
@@ -115,13 +115,6 @@ pub fn run(
         control.ended(status);
     }
     Ok(status)
-}
-
-fn choose_platform(name: &str, host: &HostView) -> Result<Arc<dyn Platform>, BootError> {
-    match name {
-        "systrap" => Ok(Arc::new(Systrap::with(host.clone())?)),
-        _ => Err(BootError::NoPlatform(name.to_owned())),
-    }
 }
 
 /// The time of day.

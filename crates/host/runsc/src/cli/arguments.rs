@@ -158,9 +158,9 @@ pub(crate) struct Ps {
 /// Arguments of `help`.
 #[derive(Debug, Args)]
 pub(crate) struct Help {
-    /// A command, or `syscalls`
+    /// A command, `syscalls` or `platforms`
     pub(crate) topic: Option<String>,
-    /// Form of the table of system calls
+    /// Form of a table
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) format: Format,
 }
