@@ -51,6 +51,9 @@ pub(crate) struct Cli {
     /// What catches the guest's system calls: systrap, ptrace, or auto for the first that works here
     #[arg(long, global = true, default_value = "systrap")]
     pub(crate) platform: String,
+    /// Let every call of a guest enter through the host, and leave its programs as they are
+    #[arg(long, global = true)]
+    pub(crate) systrap_disable_fast_path: bool,
     /// Where writes to the root of the guest go: none (into itself) or root:memory[,size=BYTES] (lost when
     /// the container ends)
     #[arg(long, global = true, default_value = "root:memory", value_parser = overlay2)]

@@ -97,6 +97,7 @@ fn launch(
 ) -> Result<(Sandbox, Client)> {
     let settings = Settings {
         platform: cli.platform.clone(),
+        fast_path: !cli.systrap_disable_fast_path,
         overlay: once::overlay(cli),
         overlay_options: once::overlay_options(cli),
         shared_root: cli.file_access == FileAccess::Shared,

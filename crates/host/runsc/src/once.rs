@@ -34,6 +34,7 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
         container_id: format!("do-{}", std::process::id()),
         hostname: hostname.unwrap_or_else(|| "runsc".into()),
         platform: cli.platform.clone(),
+        fast_path: !cli.systrap_disable_fast_path,
         overlay: overlay(cli),
         mounts,
         process: process(arguments, &rootfs, terminal)?,

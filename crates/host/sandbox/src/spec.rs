@@ -17,6 +17,8 @@ const MAX_HOSTNAME: usize = 64;
 pub struct Settings {
     /// Platform by name.
     pub platform: String,
+    /// Whether hot calls may be looked for by a thread that waits in a loop.
+    pub fast_path: bool,
     /// Where writes to the root go.
     pub overlay: Overlay,
     /// Options of the file system that takes them, such as `size=1g`.
@@ -61,6 +63,8 @@ pub fn boot_config(
         container_id: id.into(),
         hostname: hostname(spec, id),
         platform: settings.platform.clone(),
+        // Looking for calls takes processor time, of which such a container has none to spare.
+        fast_path: settings.fast_path && !has_cpu_quota(spec),
         overlay: settings.overlay,
         mounts,
         process: self::process(process)?,
@@ -70,6 +74,11 @@ pub fn boot_config(
         fds: InheritedFds { control: None, gofer: Vec::new(), stdio: Vec::new() },
     };
     Ok((config, attachments))
+}
+
+fn has_cpu_quota(spec: &Spec) -> bool {
+    let wanted = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    wanted.and_then(|wanted| wanted.cpu().as_ref()).and_then(|cpu| cpu.quota()).is_some_and(|quota| quota > 0)
 }
 
 /// The limits that the guest's kernel keeps, or has to tell of.
@@ -190,6 +199,7 @@ mod tests {
         let bundle = oci::load(dir.path()).expect("good");
         let settings = Settings {
             platform: "systrap".into(),
+            fast_path: true,
             overlay,
             overlay_options: Vec::new(),
             shared_root: false,

@@ -20,6 +20,8 @@ pub struct BootConfig {
     pub hostname: String,
     /// Name of the platform, such as `systrap`; `auto` for the first that works.
     pub platform: String,
+    /// Whether guests' hot calls may take the fast path of the platform, when it has one.
+    pub fast_path: bool,
     /// What lies over the root.
     pub overlay: Overlay,
     /// Mounts in order. The first one is the root, its target `/`.

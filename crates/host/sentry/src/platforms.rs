@@ -13,6 +13,9 @@ use platform_systrap::Systrap;
 
 use crate::BootError;
 
+/// Which ways guests' calls enter by.
+pub(crate) use platform_systrap::Paths;
+
 /// The name that leaves the choice to us.
 const AUTO: &str = "auto";
 
@@ -20,7 +23,7 @@ const AUTO: &str = "auto";
 struct Kind {
     name: &'static str,
     about: &'static str,
-    make: fn(&HostView) -> Result<Arc<dyn Platform>, PlatformError>,
+    make: fn(&HostView, Paths) -> Result<Arc<dyn Platform>, PlatformError>,
     host_calls: &'static [Rule],
 }
 
@@ -29,13 +32,13 @@ static KINDS: &[Kind] = &[
     Kind {
         name: "systrap",
         about: "seccomp notification; the fastest",
-        make: |view| Ok(Arc::new(Systrap::with(view.clone())?)),
+        make: |view, paths| Ok(Arc::new(Systrap::with_paths(view.clone(), paths)?)),
         host_calls: platform_systrap::HOST_CALLS,
     },
     Kind {
         name: "ptrace",
         about: "a tracer for each guest thread; works nearly everywhere",
-        make: |view| Ok(Arc::new(Ptrace::with(view.clone())?)),
+        make: |view, _| Ok(Arc::new(Ptrace::with(view.clone())?)),
         host_calls: platform_ptrace::HOST_CALLS,
     },
 ];
@@ -46,10 +49,12 @@ pub(crate) struct Chosen {
     pub(crate) host_calls: &'static [Rule],
 }
 
-/// Makes the platform called `name`, or the first that works here.
-pub(crate) fn choose(name: &str, view: &HostView) -> Result<Chosen, BootError> {
-    let make =
-        |kind: &Kind| (kind.make)(view).map(|platform| Chosen { platform, host_calls: kind.host_calls });
+/// Makes the platform called `name`, or the first that works here, with these ways for guests' calls to enter
+/// when it has several.
+pub(crate) fn choose(name: &str, paths: Paths, view: &HostView) -> Result<Chosen, BootError> {
+    let make = |kind: &Kind| {
+        (kind.make)(view, paths).map(|platform| Chosen { platform, host_calls: kind.host_calls })
+    };
     if name != AUTO {
         let kind = KINDS.iter().find(|kind| kind.name == name);
         return Ok(make(kind.ok_or_else(|| BootError::NoPlatform(name.to_owned()))?)?);
@@ -84,7 +89,7 @@ pub struct Found {
 /// Tries all platforms, by an address space each.
 pub fn survey() -> Vec<Found> {
     let view = HostView::take();
-    let try_one = |kind: &Kind| (kind.make)(&view).and_then(|p| p.new_address_space().map(drop));
+    let try_one = |kind: &Kind| (kind.make)(&view, Paths::All).and_then(|p| p.new_address_space().map(drop));
     let found = |kind: &Kind| Found {
         name: kind.name,
         about: kind.about,
@@ -101,15 +106,15 @@ pub(crate) fn tables() -> impl Iterator<Item = (&'static str, &'static [Rule])> 
 
 #[cfg(test)]
 mod tests {
-    use super::{choose, survey};
+    use super::{Paths, choose, survey};
     use crate::BootError;
     use hostproc::HostView;
 
     #[test]
     fn some_platform_works_here() {
         let view = HostView::take();
-        assert!(choose("auto", &view).is_ok());
-        assert!(matches!(choose("nonsense", &view), Err(BootError::NoPlatform(_))));
+        assert!(choose("auto", Paths::All, &view).is_ok());
+        assert!(matches!(choose("nonsense", Paths::All, &view), Err(BootError::NoPlatform(_))));
         assert!(survey().iter().any(|found| found.trouble.is_none()));
     }
 }

@@ -16,7 +16,7 @@ use syscalls::services::Machine;
 use crate::boot::{BootConfig, ExitStatus};
 use crate::guest::{self, Processes};
 use crate::jobs::Jobs;
-use crate::platforms::{self, Chosen};
+use crate::platforms::{self, Chosen, Paths};
 use crate::process::{Standard, Starter};
 use crate::random::HostRandom;
 use crate::services::services;
@@ -65,7 +65,8 @@ pub fn run(
     early: &Early,
     confinement: Confinement,
 ) -> Result<ExitStatus, BootError> {
-    let Chosen { platform, host_calls } = platforms::choose(&config.platform, &early.host)?;
+    let paths = if config.fast_path { Paths::All } else { Paths::Slow };
+    let Chosen { platform, host_calls } = platforms::choose(&config.platform, paths, &early.host)?;
     let syscalls = X86Calls::new();
     let kernel = Kernel::new(Parts {
         platform,

@@ -58,6 +58,7 @@ fn config(args: &[&str]) -> BootConfig {
         resources: Resources::default(),
         debug: false,
         strace: false,
+        fast_path: true,
         fds: InheritedFds { control: None, gofer: Vec::new(), stdio: vec![0, 1, 2] },
     }
 }

@@ -16,7 +16,9 @@ use platform::{
 };
 
 use crate::Systrap;
-use crate::layout::{ACT_CLONE, CLONE_FORK, CLONE_SHARED, CLONE_THREAD, DOORBELL, MAILBOX, SLOT, STUB};
+use crate::layout::{
+    ACT_CLONE, CELLS, CLONE_FORK, CLONE_SHARED, CLONE_THREAD, DOORBELL, MAILBOX, OFF_CALL, SLOT, STUB, WAIT,
+};
 
 const CODE: u64 = 0x40_0000;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -48,7 +50,7 @@ impl Dice {
             3 => MAILBOX + self.below(8 * SLOT),
             4 => STUB + self.below(stub),
             5 => CODE + self.below(4096),
-            6 => u64::from(DOORBELL),
+            6 => [u64::from(DOORBELL), u64::from(WAIT), CELLS + self.below(4096)][self.below(3) as usize],
             7 => ACT_CLONE + self.below(2),
             8 => [CLONE_THREAD, CLONE_FORK, CLONE_SHARED][self.below(3) as usize],
             // mmap, mprotect, munmap, rt_sigreturn, mremap, madvise, futex, exits, prctl, seccomp
@@ -155,6 +157,15 @@ fn start(platform: &Systrap, registers: Registers, handler: Arc<dyn TrapHandler>
     space
 }
 
+/// Writes what the guest could into the words by which it posts calls. There is a thread in the first slots only.
+fn scrawl(space: &Arc<dyn AddressSpace>, dice: &mut Dice) {
+    for _ in 0..200 {
+        let at = MAILBOX + dice.below(2) * SLOT + OFF_CALL as u64 + dice.below(20) * 4;
+        let value = if dice.below(2) == 0 { dice.below(6) } else { dice.value() };
+        let _ = space.write_forced(UserAddr(at), &value.to_le_bytes()[..4]);
+    }
+}
+
 fn attack(platform: &Systrap, seed: u64) -> Result<(), &'static str> {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let registers = dice.registers();
@@ -166,7 +177,9 @@ fn attack(platform: &Systrap, seed: u64) -> Result<(), &'static str> {
     // Whatever it does, others can ask for its memory and get an answer.
     let (done, answered): (Sender<()>, Receiver<()>) = channel();
     let theirs = Arc::clone(&space);
+    let mut scribble = Dice(seed | 1 << 40);
     std::thread::spawn(move || {
+        scrawl(&theirs, &mut scribble);
         let _ = theirs.apply(&[map(CODE + 0x10_0000)]);
         let _ = theirs.futex_wake(UserAddr(CODE), 1, u32::MAX);
         let _ = theirs.read(UserAddr(CODE), &mut [0; 8]);

@@ -61,8 +61,12 @@ fn host(doing: &'static str) -> impl Fn(std::io::Error) -> PlatformError {
 }
 
 impl Children {
-    /// Starts the guardian and the zygote.
-    pub(crate) fn start(filter: &Program, vdso: Option<&Vdso>) -> Result<Arc<Self>, PlatformError> {
+    /// Starts the guardian and the zygote; guests map `table`, which has pointers and cells.
+    pub(crate) fn start(
+        filter: &Program,
+        vdso: Option<&Vdso>,
+        table: Option<OwnedFd>,
+    ) -> Result<Arc<Self>, PlatformError> {
         let (ours, theirs) = sys::socket_pair().map_err(host("making the zygote's socket"))?;
         let watch = Watch::start().map_err(host("starting the watch"))?;
         let (tell, told) = channel();
@@ -70,7 +74,7 @@ impl Children {
         std::thread::Builder::new()
             .name("systrap-guard".into())
             .stack_size(512 << 10)
-            .spawn(move || guard(&filter, theirs, vdso.as_ref(), (ours, watch), &tell))
+            .spawn(move || guard(&filter, theirs, (vdso.as_ref(), table), (ours, watch), &tell))
             .map_err(host("starting the guardian"))?;
         told.recv().map_err(|_| PlatformError::Gone)?.map_err(host("starting the zygote"))
     }
@@ -151,14 +155,14 @@ impl Children {
 fn guard(
     filter: &[bpf::Insn],
     theirs: OwnedFd,
-    vdso: Option<&Vdso>,
+    (vdso, table): (Option<&Vdso>, Option<OwnedFd>),
     (ours, watch): (OwnedFd, Arc<Watch>),
     tell: &Sender<Result<Arc<Children>, std::io::Error>>,
 ) {
-    let launched = Image::new(filter, theirs.as_raw_fd(), vdso)
+    let launched = Image::new(filter, theirs.as_raw_fd(), vdso, table.as_ref().map(AsRawFd::as_raw_fd))
         .and_then(|image| image.launch().map(|pid| (pid, image.leftover())));
     // The zygote alone has it now, so that we see when it goes.
-    drop(theirs);
+    drop((theirs, table));
     let (zygote, leftover) = match launched {
         Ok(both) => both,
         Err(error) => {

@@ -4,7 +4,9 @@
 
 use bpf::{Action, Arg, AsmError, Assembler, Field, Program};
 
-use crate::layout::{CLONE_FORK, CLONE_SHARED, CLONE_THREAD, DOORBELL, MAILBOX, MAILBOX_LEN, STUB, STUB_LEN};
+use crate::layout::{
+    CLONE_FORK, CLONE_SHARED, CLONE_THREAD, DOORBELL, MAILBOX, MAILBOX_LEN, STUB, STUB_LEN, WAIT,
+};
 
 /// What a row demands of the arguments.
 #[derive(Clone, Copy)]
@@ -77,6 +79,46 @@ const TRAPPED: &[i64] = &[
 /// Futex operations without priority inheritance: only their own memory, at native speed.
 const APP_FUTEX: &[u32] = &[0, 1, 3, 4, 5, 9, 10];
 
+/// Calls that are never posted, beside the trapped ones: those the host answers, those that mostly wait, and
+/// those that do not return.
+const UNPOSTED: &[i64] = &[
+    libc::SYS_futex,
+    libc::SYS_sched_yield,
+    libc::SYS_exit_group,
+    libc::SYS_pause,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    libc::SYS_rt_sigsuspend,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_restart_syscall,
+];
+
+/// The calls that may be posted, a bit each.
+pub(crate) const POSTABLE: [u64; 8] = postable();
+
+const fn postable() -> [u64; 8] {
+    let mut map = [u64::MAX; 8];
+    let lists = [TRAPPED, UNPOSTED];
+    let mut list = 0;
+    while list < lists.len() {
+        let mut i = 0;
+        while i < lists[list].len() {
+            let nr = lists[list][i] as usize;
+            map[nr / 64] &= !(1 << (nr % 64));
+            i += 1;
+        }
+        list += 1;
+    }
+    map
+}
+
+/// Whether call `nr` may be posted.
+pub(crate) fn is_postable(nr: u64) -> bool {
+    POSTABLE.get((nr / 64) as usize).is_some_and(|word| word >> (nr % 64) & 1 != 0)
+}
+
 fn row(asm: &mut Assembler, nr: i64, check: Check) {
     let (allow, next, deny) = (asm.label(), asm.label(), asm.label());
     asm.load_nr();
@@ -129,7 +171,10 @@ pub(crate) fn build() -> Result<Program, AsmError> {
     asm.bind(stub);
     let not_bell = asm.label();
     asm.load_nr();
-    asm.jeq(DOORBELL, bpf::Target::Next, not_bell);
+    let bell = asm.label();
+    asm.jeq(DOORBELL, bell, bpf::Target::Next);
+    asm.jeq(WAIT, bpf::Target::Next, not_bell);
+    asm.bind(bell);
     asm.ret(Action::UserNotif);
     asm.bind(not_bell);
     // A forked child maps its own mailbox and keeps it from its children: exactly these two calls.

@@ -2,7 +2,10 @@
 
 use platform::Registers;
 
-use crate::layout::{ACTION, MAILBOX, OFF_FS, OFF_GS, OFF_NEW_FP, OFF_NEW_UC, OFF_STACK, OFF_UC, SLOT};
+use crate::layout::{
+    ACTION, IDLE, MAILBOX, MAILBOX_LEN, OFF_FS, OFF_GS, OFF_NEW_FP, OFF_NEW_UC, OFF_SPIN, OFF_STACK,
+    OFF_STATE, OFF_UC, SLOT,
+};
 use crate::raw::mailbox::Mailbox;
 
 /// What `rax` holds while a call is handled.
@@ -46,13 +49,16 @@ impl<'a> Frame<'a> {
     pub(crate) fn fresh(mailbox: &'a Mailbox, slot: usize) -> Self {
         let frame = Self { mailbox, slot, uc: OFF_NEW_UC };
         mailbox.write(slot, OFF_NEW_UC, &[0; UC_LEN]);
+        mailbox.store(slot, OFF_STATE, IDLE);
+        mailbox.store(slot, OFF_SPIN, 0);
         frame.set_bases(0, 0);
         mailbox.set(slot, OFF_NEW_UC, 6); // UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
         frame
     }
 
-    /// The bases it returns with.
+    /// The bases it returns with. A guest that has no GS base has the slot there, by which the stub finds it.
     pub(crate) fn set_bases(&self, fs_base: u64, gs_base: u64) {
+        let gs_base = if visible(gs_base) == 0 { MAILBOX + self.slot as u64 * SLOT } else { gs_base };
         self.mailbox.set(self.slot, OFF_FS, canonical(fs_base));
         self.mailbox.set(self.slot, OFF_GS, canonical(gs_base));
     }
@@ -94,7 +100,7 @@ impl<'a> Frame<'a> {
             rflags: g(17),
             orig_rax: u64::MAX,
             fs_base: self.mailbox.get(self.slot, OFF_FS),
-            gs_base: self.mailbox.get(self.slot, OFF_GS),
+            gs_base: visible(self.mailbox.get(self.slot, OFF_GS)),
             ..Registers::default()
         };
         regs.sanitise();
@@ -112,15 +118,29 @@ impl<'a> Frame<'a> {
         for (i, value) in values.into_iter().enumerate() {
             self.set(GREGS + i * 8, value);
         }
-        self.mailbox.set(self.slot, OFF_FS, canonical(r.fs_base));
-        self.mailbox.set(self.slot, OFF_GS, canonical(r.gs_base));
+        self.set_bases(r.fs_base, r.gs_base);
+    }
+
+    /// Where it goes on.
+    pub(crate) fn ip(&self) -> u64 {
+        self.get(GREGS + 16 * 8)
+    }
+
+    /// Replaces that.
+    pub(crate) fn set_ip(&self, ip: u64) {
+        self.set(GREGS + 16 * 8, ip);
+    }
+
+    /// Register `r11`.
+    pub(crate) fn r11(&self) -> u64 {
+        self.get(GREGS + 3 * 8)
     }
 
     /// Makes it look as if it were in the call it is about to make again, whose instruction ends at `ip`.
     pub(crate) fn enter_call(&self, ip: u64) {
         // A call that is not restarted (from the vsyscall page, or number -1) is past it already.
-        if self.get(GREGS + 16 * 8) == ip.wrapping_sub(2) {
-            self.set(GREGS + 16 * 8, ip);
+        if self.ip() == ip.wrapping_sub(2) {
+            self.set_ip(ip);
         }
         self.set_rax(MINUS_ENOSYS);
     }
@@ -191,6 +211,11 @@ impl<'a> Frame<'a> {
         self.set(FPSTATE, 0);
         self.set(0, 6);
     }
+}
+
+/// The GS base as the guest sees it.
+fn visible(gs_base: u64) -> u64 {
+    if (MAILBOX..MAILBOX + MAILBOX_LEN).contains(&gs_base) { 0 } else { gs_base }
 }
 
 /// Only canonical user addresses may go to `wrfsbase`.

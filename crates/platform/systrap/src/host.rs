@@ -7,14 +7,21 @@ use std::time::Duration;
 
 use hostproc::{HostView, Vdso};
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use platform::{HostExit, PlatformError};
+use platform::{HostExit, PlatformError, SyscallTrap};
 
 use crate::children::Children;
+use crate::filter::is_postable;
 use crate::frame::{Frame, MINUS_ENOSYS, encode};
-use crate::layout::{ACTION, ACTIONS, INTERRUPT, MAILBOX, OFF_ACTIONS, OFF_NEW_UC, SLOT, STUB};
+use crate::layout::{
+    ACTION, ACTIONS, DONE, IDLE, INTERRUPT, MAILBOX, OFF_ACTIONS, OFF_CALL, OFF_CELL, OFF_NEW_UC, OFF_RESULT,
+    OFF_STATE, POSTED, SLOT, SLOW, STUB, TAKEN,
+};
+use crate::patch::{Patches, Site};
+use crate::raw::stub::{self, Posting};
 use crate::raw::sys::{self, Notif};
 use crate::serve::Listener;
 use crate::space::Space;
+use crate::spin::{Spinner, Streak};
 use crate::task::Task;
 
 /// After what time of waiting for a thread to look whether it lives.
@@ -31,6 +38,10 @@ pub(crate) struct Shared {
     /// The vDSO that every new process has, unless the host keeps it from being moved.
     pub(crate) vdso: OnceLock<Vdso>,
     pub(crate) view: HostView,
+    /// The rewritten code of guests, unless the fast path is off.
+    pub(crate) patches: Option<Patches>,
+    /// Who looks for posted calls, where there is a processor to spare for that.
+    pub(crate) spinner: Option<Arc<Spinner>>,
     /// Spaces by address, to find ours again behind the trait object.
     pub(crate) spaces: Mutex<HashMap<usize, Weak<Space>>>,
 }
@@ -124,11 +135,35 @@ impl Process {
     }
 }
 
+/// Where a thread that is held is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum At {
+    /// At its doorbell: it can act.
+    #[default]
+    Bell,
+    /// At a guest's call: it can be answered, but not act.
+    Call,
+    /// Where it waits for the result of a call it has posted: as at a call.
+    Wait,
+}
+
+/// A call that the thread has posted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Posted {
+    /// None, or none that is not at rest like any other.
+    #[default]
+    No,
+    /// It is served. The thread looks for the result, waits for it, or is held at its doorbell by a signal.
+    Served(Site),
+    /// It has been.
+    Done(u64),
+}
+
 #[derive(Default)]
 struct Held {
     notif: Option<Notif>,
-    /// The notification is of a guest's call, not of the doorbell: it can be answered, but not act.
-    at_call: bool,
+    at: At,
+    posted: Posted,
     /// Whoever made it act waits for the next doorbell: it is no trap.
     waiting: bool,
     dead: bool,
@@ -144,6 +179,8 @@ pub(crate) struct Host {
     pub(crate) tid: AtomicI32,
     pub(crate) task: Mutex<Option<Arc<Task>>>,
     pub(crate) started: AtomicBool,
+    /// Calls in a row that came so soon after another that it would pay to look for them.
+    pub(crate) streak: Streak,
     /// It must be given its mailbox when it introduces itself.
     pub(crate) forked: bool,
     /// Guest address of the frame it rests on, as it last told; checked wherever it is used.
@@ -171,6 +208,7 @@ impl Host {
             tid: AtomicI32::new(0),
             task: Mutex::new(None),
             started: AtomicBool::new(false),
+            streak: Streak::default(),
             forked,
             frame: AtomicU64::new(MAILBOX + slot as u64 * SLOT + OFF_NEW_UC as u64),
             acting: Mutex::new(()),
@@ -188,17 +226,97 @@ impl Host {
             self.frame.store(notif.args[3], Ordering::SeqCst);
         }
         let mut held = self.held.lock();
-        (held.notif, held.at_call) = (Some(notif), false);
+        let serves = matches!(held.posted, Posted::Served(_));
+        if notif.args[1] != 0 && !serves {
+            // Under the lock, so that nobody takes meanwhile what is withdrawn here.
+            self.settle();
+            held.posted = Posted::No;
+        }
+        (held.notif, held.at) = (Some(notif), At::Bell);
         self.changed.notify_all();
-        std::mem::take(&mut held.waiting)
+        // Whoever serves its call lets it go, or holds it, afterwards.
+        std::mem::take(&mut held.waiting) || serves
     }
 
-    /// It makes a call. Returns whether it may: not where it was told to act.
+    /// It makes a call. Returns whether it may: not where it was told to act, or has posted a call.
     pub(crate) fn called(&self, notif: Notif) -> bool {
         let mut held = self.held.lock();
-        (held.notif, held.at_call) = (Some(notif), true);
+        (held.notif, held.at) = (Some(notif), At::Call);
         self.changed.notify_all();
-        !held.waiting
+        !held.waiting && !matches!(held.posted, Posted::Served(_))
+    }
+
+    /// It waits for the result of a call it has posted. Returns whether it has.
+    pub(crate) fn waits(&self, notif: Notif) -> bool {
+        let mut held = self.held.lock();
+        match held.posted {
+            Posted::No => return false,
+            Posted::Served(_) if held.waiting => return false,
+            Posted::Served(_) => {
+                (held.notif, held.at) = (Some(notif), At::Wait);
+                self.changed.notify_all();
+                return true;
+            }
+            Posted::Done(_) => {}
+        }
+        let Posted::Done(value) = std::mem::take(&mut held.posted) else { return false };
+        if let Some(space) = self.space.upgrade() {
+            space.mailbox.store(self.slot, OFF_STATE, IDLE);
+        }
+        drop(held);
+        let _ = sys::send(self.listener.fd(), notif.id, value as i64);
+        true
+    }
+
+    /// Takes the call it has posted, to serve it; `None` if there is none, or it may not post one.
+    pub(crate) fn take_posted(&self, space: &Space) -> Option<SyscallTrap> {
+        let mut held = self.held.lock();
+        let busy = held.notif.is_some() || held.waiting || matches!(held.posted, Posted::Served(_));
+        let mailbox = &space.mailbox;
+        if busy || held.dead || !mailbox.exchange(self.slot, OFF_STATE, POSTED, TAKEN) {
+            return None;
+        }
+        let mut bytes = [0; 64];
+        mailbox.read(self.slot, OFF_CALL, &mut bytes);
+        let mut words = bytes.chunks_exact(8).map(|b| b.try_into().map_or(0, u64::from_le_bytes));
+        let [nr, a, b, c, d, e, f, cell] = std::array::from_fn(|_| words.next().unwrap_or(0));
+        let site = space.site_of_call(cell);
+        let Some((site, base)) = site.filter(|_| is_postable(nr)) else {
+            drop(held);
+            self.process.condemn();
+            return None;
+        };
+        held.posted = Posted::Served(site);
+        Some(SyscallTrap { nr, args: [a, b, c, d, e, f], ip: site.after(base) })
+    }
+
+    /// The call it has posted takes long.
+    pub(crate) fn slow_down(&self, space: &Space) {
+        space.mailbox.exchange(self.slot, OFF_STATE, TAKEN, SLOW);
+    }
+
+    /// Brings the frame of a thread that was interrupted in a cell, or where it posts a call, to where its guest
+    /// could be: before its call, or behind it.
+    fn settle(&self) {
+        let Some(space) = self.space.upgrade() else { return };
+        let Some(frame) = self.frame(&space) else { return };
+        let ip = frame.ip();
+        if let Some((site, base, before)) = space.site(ip) {
+            return frame.set_ip(if before { site.begin(base) } else { site.after(base) });
+        }
+        let Some(posting) = stub::posting(ip) else { return };
+        let word = |offset| space.mailbox.get(self.slot, offset);
+        let cell = if posting == Posting::Before { frame.r11() } else { word(OFF_CELL) };
+        let Some((site, base)) = space.site_of_call(cell) else { return };
+        let state = space.mailbox.load(self.slot, OFF_STATE);
+        space.mailbox.store(self.slot, OFF_STATE, IDLE);
+        match posting {
+            Posting::Posted if state != DONE => frame.set_rax(word(OFF_CALL)),
+            Posting::Posted | Posting::Done => frame.set_rax(word(OFF_RESULT)),
+            Posting::Before | Posting::Left => {}
+        }
+        let before = posting == Posting::Before || posting == Posting::Posted && state != DONE;
+        frame.set_ip(if before { site.begin(base) } else { site.after(base) });
     }
 
     /// It is gone: nobody waits for it any more.
@@ -270,22 +388,31 @@ impl Host {
             self.poke();
         }
         self.wait()?;
-        if self.held.lock().at_call {
-            self.to_doorbell()?;
+        let (at, posted) = {
+            let held = self.held.lock();
+            (held.at, held.posted)
+        };
+        match (at, posted) {
+            (At::Call | At::Wait, _) => self.to_doorbell()?,
+            (At::Bell, Posted::Served(site)) => self.leave_posting(site)?,
+            (At::Bell, _) => {}
         }
         Ok(Hand { host: self, _acting: acting })
     }
 
     /// Takes it from a call to the doorbell: the call is to be made again, but the interrupt comes first.
     fn to_doorbell(&self) -> Result<(), PlatformError> {
-        let notif = {
+        let (notif, posted) = {
             let mut held = self.held.lock();
-            (held.waiting, held.at_call) = (true, false);
-            held.notif.take().ok_or(PlatformError::Gone)?
+            (held.waiting, held.at) = (true, At::Bell);
+            (held.notif.take().ok_or(PlatformError::Gone)?, held.posted)
         };
         self.poke();
         sys::send(self.listener.fd(), notif.id, ERESTARTNOINTR).map_err(|_| PlatformError::Gone)?;
         self.wait()?;
+        if let Posted::Served(site) = posted {
+            return self.leave_posting(site);
+        }
         let bell = self.held.lock().notif.filter(|bell| bell.args[1] == INTERRUPT as u64);
         let space = self.space.upgrade().ok_or(PlatformError::Gone)?;
         let (Some(bell), Some(frame)) = (bell, self.frame(&space)) else {
@@ -293,12 +420,62 @@ impl Host {
             return Err(PlatformError::Gone);
         };
         frame.set_bases(bell.args[4], bell.args[5]);
-        frame.enter_call(notif.ip);
+        match space.site(notif.ip) {
+            Some((site, base, _)) => {
+                frame.set_ip(site.after(base));
+                frame.set_rax(MINUS_ENOSYS);
+            }
+            None => frame.enter_call(notif.ip),
+        }
         // The signal may have been another's too.
         if self.task.lock().as_ref().is_some_and(|task| task.is_interrupted()) {
             self.poke();
         }
         Ok(())
+    }
+
+    /// Makes the call it has posted, at `site`, one like any other: it is at its doorbell, by a signal.
+    fn leave_posting(&self, site: Site) -> Result<(), PlatformError> {
+        let space = self.space.upgrade().ok_or(PlatformError::Gone)?;
+        let mut held = self.held.lock();
+        let bell = held.notif.filter(|bell| bell.args[1] == INTERRUPT as u64);
+        let (Some(bell), Some(frame), Some(base)) = (bell, self.frame(&space), space.base_of(site)) else {
+            drop(held);
+            self.process.condemn();
+            return Err(PlatformError::Gone);
+        };
+        frame.set_bases(bell.args[4], bell.args[5]);
+        frame.set_ip(site.after(base));
+        frame.set_rax(MINUS_ENOSYS);
+        space.mailbox.store(self.slot, OFF_STATE, IDLE);
+        held.posted = Posted::No;
+        drop(held);
+        // The signal may have been another's too.
+        if self.task.lock().as_ref().is_some_and(|task| task.is_interrupted()) {
+            self.poke();
+        }
+        Ok(())
+    }
+
+    /// Gives the call it has posted its result, when it still is where it looks or waits for that.
+    fn answer_posted(&self, space: &Space, value: u64) -> bool {
+        let mut held = self.held.lock();
+        let Posted::Served(_) = held.posted else { return false };
+        match (held.notif, held.at) {
+            (None, _) => {
+                held.posted = Posted::Done(value);
+                space.mailbox.set(self.slot, OFF_RESULT, value);
+                space.mailbox.store(self.slot, OFF_STATE, DONE);
+            }
+            (Some(notif), At::Wait) => {
+                (held.notif, held.posted) = (None, Posted::No);
+                space.mailbox.store(self.slot, OFF_STATE, IDLE);
+                drop(held);
+                let _ = sys::send(self.listener.fd(), notif.id, value as i64);
+            }
+            (Some(_), _) => return false,
+        }
+        true
     }
 
     /// Makes it ring soon, once more than it otherwise would.
@@ -310,7 +487,8 @@ impl Host {
     pub(crate) fn try_hold(&self) -> Option<Hand<'_>> {
         let acting = self.acting.try_lock()?;
         let held = self.held.lock();
-        (held.notif.is_some() && !held.at_call).then_some(Hand { host: self, _acting: acting })
+        let rests = held.at == At::Bell && !matches!(held.posted, Posted::Served(_));
+        (held.notif.is_some() && rests).then_some(Hand { host: self, _acting: acting })
     }
 
     /// Answers its notification.
@@ -327,14 +505,29 @@ impl Host {
     /// in `rax`, or with its registers as they are.
     pub(crate) fn resume(&self, space: &Space, value: Option<u64>) {
         let _acting = self.lock_acting();
+        if self.answer_posted(space, value.unwrap_or(MINUS_ENOSYS)) {
+            return;
+        }
         // A failure means that it is gone, which the reaper tells.
-        if self.held.lock().at_call {
+        let (at, posted) = {
+            let held = self.held.lock();
+            (held.at, held.posted)
+        };
+        if let Posted::Served(site) = posted
+            && self.leave_posting(site).is_err()
+        {
+            return;
+        }
+        if at == At::Call {
             let _ = self.reply(value.unwrap_or(MINUS_ENOSYS) as i64, false);
             return;
         }
         if let Some(frame) = self.frame(space) {
             if let Some(value) = value {
                 frame.set_rax(value);
+            }
+            if let Some(to) = space.redirect(frame.ip()) {
+                frame.set_ip(to);
             }
             frame.seal();
         }

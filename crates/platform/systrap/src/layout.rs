@@ -16,8 +16,29 @@ pub(crate) const SLOTS: usize = 2048;
 pub(crate) const MAILBOX_LEN: u64 = SLOT * SLOTS as u64;
 /// First address a guest may not map.
 pub(crate) const MAX_ADDRESS: u64 = 0x7ffe_0000_0000;
-/// Lowest address a guest may map.
+/// Lowest address a guest may map, without the fast path.
 pub(crate) const MIN_ADDRESS: u64 = 0x1_0000;
+/// First byte of the pointers to cells, which rewritten call sites jump through. Its third byte is no
+/// instruction in 64-bit mode: see [`patch`](crate::patch).
+pub(crate) const POINTERS: u64 = 0x6_0000;
+/// Bytes of the pointers.
+pub(crate) const POINTERS_LEN: u64 = 0x1_0000;
+/// Lowest address a guest may map beside the fast path.
+pub(crate) const MIN_ADDRESS_FAST: u64 = POINTERS + POINTERS_LEN;
+/// First byte of the cells, one a rewritten call site. To the filter they are guest code.
+pub(crate) const CELLS: u64 = 0x7fff_0010_0000;
+/// Bytes of a cell.
+pub(crate) const CELL: u64 = 48;
+/// Most call sites that can be rewritten.
+pub(crate) const SITES: usize = (POINTERS_LEN / 8) as usize;
+/// Bytes of the cells.
+pub(crate) const CELLS_LEN: u64 = (CELL * SITES as u64).next_multiple_of(PAGE);
+/// First byte of where rewritten files are mapped: a word a file, of each process its own.
+pub(crate) const BASES: u64 = CELLS + CELLS_LEN;
+/// Bytes of that.
+pub(crate) const BASES_LEN: u64 = PAGE;
+/// Most files that can have rewritten sites.
+pub(crate) const FILES: usize = (BASES_LEN / 8) as usize;
 /// End of user space.
 pub(crate) const USER_END: u64 = 0x7fff_ffff_f000;
 
@@ -35,6 +56,16 @@ pub(crate) const OFF_ACTIONS: usize = 64;
 pub(crate) const ACTION: usize = 64;
 /// Actions a list can have.
 pub(crate) const ACTIONS: usize = 32;
+/// Offset of a posted call: its number, six arguments, the address of its cell's call, and its result.
+pub(crate) const OFF_CALL: usize = 0x900;
+/// Offset of the address of the call in its cell.
+pub(crate) const OFF_CELL: usize = OFF_CALL + 56;
+/// Offset of the result.
+pub(crate) const OFF_RESULT: usize = OFF_CALL + 64;
+/// Offset of the state of a posted call: one of [`IDLE`] and so on.
+pub(crate) const OFF_STATE: usize = OFF_CALL + 72;
+/// Offset of a word that is not zero while somebody looks at the state.
+pub(crate) const OFF_SPIN: usize = OFF_CALL + 76;
 /// Offset of the alternate stack; it reaches to the slot's end.
 pub(crate) const OFF_STACK: usize = 0x1000;
 /// Offset at which the Sentry builds a `ucontext` of its own.
@@ -46,6 +77,20 @@ pub(crate) const MAX_XSAVE: usize = 0x1000;
 
 /// System call number of the doorbell: none of Linux's.
 pub(crate) const DOORBELL: u32 = 0xfff;
+/// System call number by which a thread waits for the result of a call it has posted.
+pub(crate) const WAIT: u32 = 0xffe;
+/// No call is posted.
+pub(crate) const IDLE: u32 = 0;
+/// A call is posted; its thread may still withdraw it.
+pub(crate) const POSTED: u32 = 1;
+/// Somebody serves it.
+pub(crate) const TAKEN: u32 = 2;
+/// Its result is there.
+pub(crate) const DONE: u32 = 3;
+/// It takes long: its thread is better off waiting.
+pub(crate) const SLOW: u32 = 4;
+/// How often a thread looks for its result before it waits for it.
+pub(crate) const LOOKS: u32 = 1500;
 /// Action number by which the stub clones: also none of Linux's.
 pub(crate) const ACT_CLONE: u64 = 0x1001;
 /// Action number by which the stub compares and exchanges a word.

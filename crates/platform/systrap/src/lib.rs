@@ -4,11 +4,13 @@
 //! - `calls`: the table of host calls the Sentry makes for this.
 //! - `children`: guests' host processes: the zygote they are clones of, and their end.
 //! - `filter`: the table of host calls a guest reaches.
+//! - `patch`: rewritten call sites of programs.
 //! - `raw`: the stub, the mailbox, host calls; all unsafe code.
 //! - `frame`: the signal frame a stopped thread rests on.
 //! - `host`: host threads and processes, and what one can be told to do while it is held.
 //! - `serve`: listeners, and the leader/follower threads that serve them.
 //! - `space`: address spaces.
+//! - `spin`: who looks for the calls that such sites post.
 //! - `task`: guest threads as a kernel sees them.
 //! - `watch`: relieves leaders that sleep without having told.
 //!
@@ -17,7 +19,10 @@
 //! rings a doorbell, a notification too, and the thread can be told to act. A thread that is at a call is
 //! taken to its doorbell when it must act after all.
 //!
-//! Missing in this version: trampolines, and peak memory of a space.
+//! The third way is that of hot calls of a rewritten program: the thread posts them to its mailbox and looks for the
+//! result there, while a thread of ours looks for such calls. Nobody enters the host then.
+//!
+//! Missing in this version: peak memory of a space, and the rewriting of code that guests write.
 //!
 //! A [`Systrap`] must be made before the Sentry installs its seccomp filter, because it clones the zygote, which must
 //! not inherit it; afterwards [`HOST_CALLS`] are enough. A [`HostView`] must be taken before `/proc` goes.
@@ -30,9 +35,11 @@ mod filter;
 mod frame;
 mod host;
 mod layout;
+mod patch;
 mod raw;
 mod serve;
 mod space;
+mod spin;
 mod task;
 mod watch;
 
@@ -46,6 +53,16 @@ use crate::children::Children;
 
 pub use calls::HOST_CALLS;
 pub use hostproc::HostView;
+
+/// By which ways guests' calls enter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Paths {
+    /// By all there are.
+    #[default]
+    All,
+    /// Through the host only: programs are not rewritten.
+    Slow,
+}
 
 /// The backend. Guest processes end with it: when it is dropped, or when this program ends in any way.
 pub struct Systrap {
@@ -62,6 +79,11 @@ impl Systrap {
 
     /// The same by somebody who has looked around earlier.
     pub fn with(host: HostView) -> Result<Self, PlatformError> {
+        Self::with_paths(host, Paths::All)
+    }
+
+    /// The same with some paths only.
+    pub fn with_paths(host: HostView, paths: Paths) -> Result<Self, PlatformError> {
         let unsupported = |reason: String| PlatformError::Unsupported { platform: "systrap", reason };
         let filter = filter::build().map_err(|e| unsupported(e.to_string()))?;
         let (xsave_size, xcr0) = raw::sys::xsave();
@@ -71,8 +93,16 @@ impl Systrap {
         if !raw::sys::has_fsgsbase() {
             return Err(unsupported("FSGSBASE is missing".to_owned()));
         }
+        // Without the table everything works, but no call is posted.
+        let (table, fd) = match paths {
+            Paths::All => raw::table::Table::new().ok().unzip(),
+            Paths::Slow => (None, None),
+        };
+        let spinner = (table.is_some() && raw::sys::has_spare_processor()).then(spin::Spinner::new);
         let shared = Arc::new(host::Shared {
-            children: Children::start(&filter, host.vdso())?,
+            children: Children::start(&filter, host.vdso(), fd)?,
+            patches: table.map(patch::Patches::new),
+            spinner,
             xsave_size,
             xcr0,
             vdso: OnceLock::new(),
@@ -104,7 +134,10 @@ impl Platform for Systrap {
 
     fn features(&self) -> Features {
         Features {
-            min_address: layout::MIN_ADDRESS,
+            min_address: match self.shared.patches {
+                Some(_) => layout::MIN_ADDRESS_FAST,
+                None => layout::MIN_ADDRESS,
+            },
             max_address: layout::MAX_ADDRESS,
             native_futex: true,
             xsave_size: self.shared.xsave_size,

@@ -10,4 +10,5 @@
 pub(crate) mod mailbox;
 pub(crate) mod stub;
 pub(crate) mod sys;
+pub(crate) mod table;
 pub(crate) mod zygote;

@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::children::Children;
 use crate::host::Host;
-use crate::layout::{DOORBELL, MAILBOX, SLOT, STUB, STUB_LEN};
+use crate::layout::{DOORBELL, MAILBOX, SLOT, STUB, STUB_LEN, WAIT};
 use crate::raw::sys::{self, Notif};
 use crate::task;
 
@@ -272,6 +272,8 @@ impl Listener {
                 task::rang(&host, &notif);
             }
             good
+        } else if is_wait(&notif) {
+            host.waits(notif)
         } else {
             let good = host.called(notif);
             if good {
@@ -306,6 +308,11 @@ impl Listener {
 /// Whether it comes from the stub.
 fn is_doorbell(notif: &Notif) -> bool {
     (STUB..STUB + STUB_LEN).contains(&notif.ip) && notif.nr == DOORBELL as i32
+}
+
+/// Whether its thread waits for the result of a posted call.
+fn is_wait(notif: &Notif) -> bool {
+    (STUB..STUB + STUB_LEN).contains(&notif.ip) && notif.nr == WAIT as i32
 }
 
 /// Guest address of a thread's slot.

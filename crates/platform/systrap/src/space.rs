@@ -8,16 +8,18 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use abi::Errno;
+use abi::mm::Prot;
 use guestmem::{Fault, UserAddr, UserMem};
 use hostproc::stat_times;
 use memmap::Backing;
 use nix::fcntl::OFlag;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use platform::space::MemoryUse;
 use platform::{AddressSpace, Advice, MapError, MapOp, PlatformError};
 
 use crate::host::{Hand, Host, Process, Shared};
 use crate::layout::{ACT_CMPXCHG, OFF_READY, SLOTS};
+use crate::patch::{Copy, Patched, Site, base_word};
 use crate::raw::mailbox::Mailbox;
 use crate::raw::sys;
 use crate::serve::Listener;
@@ -41,6 +43,8 @@ pub(crate) struct Space {
     pub(crate) parked: Mutex<Option<Arc<Host>>>,
     /// Slots not in use. The oldest is taken first, so that a thread on its way out has long left it.
     slots: Mutex<VecDeque<usize>>,
+    /// Pieces of files of which it has rewritten copies.
+    patched: RwLock<Vec<Patched>>,
     me: Weak<Space>,
 }
 
@@ -58,6 +62,7 @@ impl Space {
             hosts: Mutex::default(),
             parked: Mutex::default(),
             slots: Mutex::new((0..SLOTS).collect()),
+            patched: RwLock::default(),
             me: Weak::clone(me),
         });
         shared.spaces.lock().insert(Arc::as_ptr(&space).addr(), Arc::downgrade(&space));
@@ -179,9 +184,95 @@ impl Space {
         sys::read_guest(self.pid(), at, &mut found) == bytes.len() && found == bytes
     }
 
+    /// Makes it have the rewritten code of another, of which it is a copy.
+    pub(crate) fn inherit(&self, from: &Self) {
+        *self.patched.write() = from.patched.read().clone();
+    }
+
+    /// Where the file of a rewritten site is mapped.
+    pub(crate) fn base_of(&self, site: Site) -> Option<u64> {
+        self.patched.read().iter().find(|patched| patched.copy.file == site.file).map(|patched| patched.base)
+    }
+
+    /// The site whose cell has the instruction at `ip`, where its file is, and whether its call is still to come.
+    pub(crate) fn site(&self, ip: u64) -> Option<(Site, u64, bool)> {
+        let (site, before) = self.shared.patches.as_ref()?.site(ip)?;
+        Some((site, self.base_of(site)?, before))
+    }
+
+    /// The site whose cell has its call at exactly `ip`, and where its file is.
+    pub(crate) fn site_of_call(&self, ip: u64) -> Option<(Site, u64)> {
+        let site = self.shared.patches.as_ref()?.site_of_call(ip)?;
+        Some((site, self.base_of(site)?))
+    }
+
+    /// Where to go on instead of at `ip`, which is in the middle of a rewritten site.
+    pub(crate) fn redirect(&self, ip: u64) -> Option<u64> {
+        self.patched.read().iter().find_map(|patched| patched.redirect(ip))
+    }
+
+    /// A rewritten copy to map instead of a piece of a file, if there is one that may be used here.
+    fn patch(&self, op: &MapOp) -> Option<Arc<Copy>> {
+        let patches = self.shared.patches.as_ref()?;
+        let MapOp::Map { addr, len, prot, backing: Backing::Host { object, offset }, shared: false, .. } = op
+        else {
+            return None;
+        };
+        if !prot.contains(Prot::EXEC) || prot.contains(Prot::WRITE) {
+            return None;
+        }
+        let copy = patches.copy(object, *offset, *len)?;
+        // A cell finds back to one place only.
+        if self.patched.read().iter().any(|other| other.copy.file == copy.file) {
+            return None;
+        }
+        if sys::write_guest(self.pid(), base_word(copy.file), &addr.0.to_le_bytes()) != 8 {
+            return None;
+        }
+        let (object, offset) = (Arc::clone(object), *offset);
+        let patched =
+            Patched { base: addr.0, len: *len, copy: Arc::clone(&copy), object, offset, prot: *prot };
+        self.patched.write().push(patched);
+        Some(copy)
+    }
+
+    /// What `op` does to rewritten code: it is forgotten where it goes, and made what it was before it is moved.
+    fn unpatch(&self, actor: &Hand<'_>, op: &MapOp) -> Result<(), Errno> {
+        if self.patched.read().is_empty() {
+            return Ok(());
+        }
+        match op {
+            MapOp::Map { addr, len, .. } | MapOp::Unmap { addr, len } => {
+                self.patched.write().retain(|patched| !patched.is_within(addr.0, *len));
+            }
+            MapOp::Remap { from, from_len, to, to_len, .. } => {
+                let moved: Vec<_> = {
+                    let mut patched = self.patched.write();
+                    patched.retain(|patched| from == to || !patched.is_within(to.0, *to_len));
+                    let moved = patched.iter().filter(|patched| patched.overlaps(from.0, *from_len));
+                    moved.cloned().collect()
+                };
+                for patched in moved {
+                    let fd = actor.give_fd(patched.object.as_fd().as_raw_fd()).map_err(Errno::from)? as u64;
+                    let flags = (libc::MAP_FIXED | libc::MAP_PRIVATE) as u64;
+                    let prot = u64::from(patched.prot.bits());
+                    let (base, len) = (patched.base, patched.len);
+                    let map = [libc::SYS_mmap as u64, base, len, prot, flags, fd, patched.offset];
+                    let close = [libc::SYS_close as u64, fd, 0, 0, 0, 0, 0];
+                    actor.run(self, &[map, close]).map_err(|_| Errno::ESRCH)?;
+                    self.patched.write().retain(|other| other.base != base);
+                }
+            }
+            MapOp::Protect { .. } | MapOp::Advise { .. } => {}
+        }
+        Ok(())
+    }
+
     fn op(&self, actor: &Hand<'_>, op: &MapOp) -> Result<(), Errno> {
         let gone = |_| Errno::ESRCH;
         let mut fd = None;
+        self.unpatch(actor, op)?;
+        let copy = self.patch(op);
         let action = match op {
             MapOp::Map { addr, len, prot, backing, shared, no_reserve, populate } => {
                 let mut flags = libc::MAP_FIXED | if *shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
@@ -193,9 +284,13 @@ impl Space {
                         (u64::MAX, 0)
                     }
                     Backing::Host { object, offset } => {
-                        let given = actor.give_fd(object.as_fd().as_raw_fd()).map_err(Errno::from)?;
+                        let (raw, offset) = match &copy {
+                            Some(copy) => (copy.object.as_raw_fd(), 0),
+                            None => (object.as_fd().as_raw_fd(), *offset),
+                        };
+                        let given = actor.give_fd(raw).map_err(Errno::from)?;
                         fd = Some(given as u64);
-                        (given as u64, *offset)
+                        (given as u64, offset)
                     }
                 };
                 [libc::SYS_mmap as u64, addr.0, *len, u64::from(prot.bits()), flags as u64, file, offset]
@@ -221,6 +316,9 @@ impl Space {
             actor.run(self, &[[libc::SYS_close as u64, fd, 0, 0, 0, 0, 0]]).map_err(gone)?;
         }
         if (-4095..0).contains(&result) {
+            if let (Some(copy), MapOp::Map { addr, .. }) = (&copy, op) {
+                self.patched.write().retain(|other| other.base != addr.0 || other.copy.file != copy.file);
+            }
             return Err(Errno::from_raw(-result as i32).unwrap_or(Errno::ENOMEM));
         }
         Ok(())

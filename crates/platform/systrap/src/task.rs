@@ -14,6 +14,7 @@ use platform::{
     Trap, TrapHandler,
 };
 
+use crate::filter::is_postable;
 use crate::frame::{Frame, MINUS_ENOSYS};
 use crate::host::{Host, Process, Shared};
 use crate::layout::{ACT_CLONE, CLONE_FORK, CLONE_SHARED, CLONE_THREAD, INTERRUPT, MAILBOX, SLOT};
@@ -130,14 +131,32 @@ pub(crate) fn rang(host: &Arc<Host>, notif: &Notif) {
 /// A thread makes a call that entered by notification.
 pub(crate) fn called(host: &Arc<Host>, notif: &Notif) {
     let Some(task) = host.task.lock().clone() else { return host.process.condemn() };
-    let call = SyscallTrap { nr: u64::from(notif.nr as u32), args: notif.args, ip: notif.ip };
-    serve(host, || handle(host, &task, task.place(), Trap::Syscall(call)));
+    let place = task.place();
+    let (nr, mut ip) = (u64::from(notif.nr as u32), notif.ip);
+    if let Some((site, base, _)) = place.space.site(ip) {
+        ip = site.after(base);
+        if let Some(spinner) = place.space.shared.spinner.as_ref().filter(|_| is_postable(nr)) {
+            spinner.notice(host, &place.space);
+        }
+    }
+    let call = SyscallTrap { nr, args: notif.args, ip };
+    serve(host, || handle(host, &task, place, Trap::Syscall(call)));
+}
+
+/// A thread has posted a call; `hook` is to be called when it comes to sleep.
+pub(crate) fn posted(host: &Arc<Host>, call: SyscallTrap, hook: Box<dyn FnOnce()>) {
+    let Some(task) = host.task.lock().clone() else { return host.process.condemn() };
+    serve_with(host, hook, || handle(host, &task, task.place(), Trap::Syscall(call)));
 }
 
 /// Does `work` for `host`, ready to hand the listener over when it comes to sleep.
 fn serve(host: &Arc<Host>, work: impl FnOnce()) {
     let listener = Arc::clone(&host.listener);
-    sync::block::on_block(Box::new(move || listener.hand_over()));
+    serve_with(host, Box::new(move || listener.hand_over()), work);
+}
+
+fn serve_with(host: &Arc<Host>, hook: Box<dyn FnOnce()>, work: impl FnOnce()) {
+    sync::block::on_block(hook);
     CURRENT.set(Some(Arc::clone(host)));
     work();
     CURRENT.set(None);
@@ -146,6 +165,9 @@ fn serve(host: &Arc<Host>, work: impl FnOnce()) {
 
 fn trapped(host: &Arc<Host>, task: &Arc<Task>, notif: &Notif) {
     let place = task.place();
+    if is_middle_of_site(&place.space, host, notif) {
+        return host.resume(&place.space, None);
+    }
     let trap = host.frame(&place.space).and_then(|frame| {
         frame.set_bases(notif.args[4], notif.args[5]);
         decode(&place.space, host, &frame, notif)
@@ -156,6 +178,17 @@ fn trapped(host: &Arc<Host>, task: &Arc<Task>, notif: &Notif) {
         return host.resume(&place.space, None);
     }
     handle(host, task, place, trap);
+}
+
+/// Whether a fault is that of a guest that jumped into a rewritten site, and goes on elsewhere.
+fn is_middle_of_site(space: &Space, host: &Host, notif: &Notif) -> bool {
+    let signals = [libc::SIGILL as u64, libc::SIGSEGV as u64];
+    let Some(frame) = host.frame(space).filter(|_| signals.contains(&notif.args[1])) else { return false };
+    let found = space.redirect(frame.ip()).is_some();
+    if found {
+        frame.set_bases(notif.args[4], notif.args[5]);
+    }
+    found
 }
 
 fn handle(host: &Arc<Host>, task: &Arc<Task>, place: Place, trap: Trap) {
@@ -345,6 +378,7 @@ impl GuestThread for Stopped {
         new: NewThread,
     ) -> Result<(Arc<dyn AddressSpace>, Arc<dyn ThreadHandle>), PlatformError> {
         let space = Space::empty(&self.place.space.shared)?;
+        space.inherit(&self.place.space);
         let task = self.clone_with(CLONE_FORK, Arc::default(), &space, new)?;
         Ok((space, task))
     }

@@ -1,9 +1,10 @@
 //! The Sentry's view of a mailbox.
 //!
 //! # Soundness
-//! See the parent module: volatile, bounds-checked, no references.
+//! See the parent module: volatile or atomic, bounds-checked, no references to anything but atomics.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::layout::{MAILBOX_LEN, SLOT};
 
@@ -106,6 +107,34 @@ impl Mailbox {
             libc::timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
         // SAFETY: FUTEX_WAIT on a word that `at` checked, and a live local.
         unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, 0, &raw const limit) };
+    }
+
+    fn atomic(&self, slot: usize, offset: usize) -> Option<&AtomicU32> {
+        let at = self.at(slot, offset, 4)?.cast::<u32>();
+        if !at.is_aligned() {
+            return None;
+        }
+        // SAFETY: `at` checked the range, which stays mapped while `self` lives; whoever else accesses it is
+        // another process, or does it atomically too.
+        Some(unsafe { AtomicU32::from_ptr(at) })
+    }
+
+    /// Reads half a word, before whatever follows.
+    pub(crate) fn load(&self, slot: usize, offset: usize) -> u32 {
+        self.atomic(slot, offset).map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    /// Writes half a word, after whatever comes before.
+    pub(crate) fn store(&self, slot: usize, offset: usize, value: u32) {
+        if let Some(word) = self.atomic(slot, offset) {
+            word.store(value, Ordering::Release);
+        }
+    }
+
+    /// Replaces half a word if it is `old`. Whether it was.
+    pub(crate) fn exchange(&self, slot: usize, offset: usize, old: u32, new: u32) -> bool {
+        self.atomic(slot, offset)
+            .is_some_and(|word| word.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed).is_ok())
     }
 
     /// Writes a word.

@@ -1,4 +1,4 @@
-//! The code that runs in guests: a signal handler, the doorbell, and the action list.
+//! The code that runs in guests: a signal handler, the doorbell, the action list, and the posting of calls.
 //!
 //! # Soundness
 //! Position-independent, and never run in the Sentry; it is only copied. Every `syscall` instruction in
@@ -9,12 +9,14 @@
 
 use core::arch::global_asm;
 
-use crate::layout;
+use crate::{filter, layout};
 
 global_asm!(
     ".pushsection .rodata.rampart_stub,\"a\"",
     ".balign 16",
     ".globl rampart_stub_begin, rampart_stub_entry, rampart_stub_end",
+    ".globl rampart_stub_call, rampart_stub_call_entry, rampart_stub_posted, rampart_stub_waited",
+    ".globl rampart_stub_done, rampart_stub_left, rampart_stub_call_end",
     "rampart_stub_begin:",
     // Signal handler, at the first byte: rdi signal, rsi siginfo, rdx ucontext.
     "mov rbx, rsp",
@@ -136,6 +138,68 @@ global_asm!(
     "xor r10d, r10d",
     "xor r14d, r14d",
     "jmp 2b",
+    // Posting a call, from a cell: r11 the address of the cell's own `syscall`, which is taken when nobody
+    // looks, and behind which a posted call goes on. Uses what a call may change only: rax, rcx, r11, flags.
+    "rampart_stub_call:",
+    "20:",
+    "jmp r11",
+    "rampart_stub_call_entry:",
+    "rdgsbase rcx",
+    "rol rcx, 32",
+    "cmp ecx, {mailbox_high}",
+    "jne 20b",
+    "rol rcx, 32",
+    "cmp dword ptr [rcx + {spin}], 0",
+    "je 20b",
+    "cmp eax, 512",
+    "jae 20b",
+    "bt dword ptr [rip + 30f], eax",
+    "jnc 20b",
+    "mov [rcx + {call}], rax",
+    "mov [rcx + {call} + 8], rdi",
+    "mov [rcx + {call} + 16], rsi",
+    "mov [rcx + {call} + 24], rdx",
+    "mov [rcx + {call} + 32], r10",
+    "mov [rcx + {call} + 40], r8",
+    "mov [rcx + {call} + 48], r9",
+    "mov [rcx + {cell}], r11",
+    "mov dword ptr [rcx + {state}], {posted}",
+    "rampart_stub_posted:",
+    "mov r11d, {looks}",
+    "21:",
+    "cmp dword ptr [rcx + {state}], {taken}",
+    "ja 22f",
+    "pause",
+    "dec r11d",
+    "jnz 21b",
+    "mov eax, {posted}", // withdraw it, unless it was taken
+    "lock cmpxchg [rcx + {state}], r11d",
+    "jne 22f",
+    "mov dword ptr [rcx + {spin}], 0",
+    "mov rax, [rcx + {call}]",
+    "mov r11, [rcx + {cell}]",
+    "jmp r11",
+    "22:",
+    "cmp dword ptr [rcx + {state}], {done}",
+    "je 23f",
+    "mov eax, {wait}",
+    "syscall",
+    "rampart_stub_waited:", // rax is the result
+    "rdgsbase rcx",
+    "jmp 24f",
+    "rampart_stub_done:",
+    "23:",
+    "mov rax, [rcx + {result}]",
+    "mov dword ptr [rcx + {state}], {idle}",
+    "rampart_stub_left:",
+    "24:",
+    "mov r11, [rcx + {cell}]",
+    "add r11, 2",
+    "jmp r11",
+    "rampart_stub_call_end:",
+    ".balign 8",
+    "30:", // calls that may be posted
+    ".quad {map0}, {map1}, {map2}, {map3}, {map4}, {map5}, {map6}, {map7}",
     "rampart_stub_end:",
     ".popsection",
     slot = const layout::SLOT,
@@ -148,12 +212,39 @@ global_asm!(
     fs = const layout::OFF_FS,
     gs = const layout::OFF_GS,
     ready = const layout::OFF_READY,
+    mailbox_high = const layout::MAILBOX >> 32,
+    spin = const layout::OFF_SPIN,
+    call = const layout::OFF_CALL,
+    cell = const layout::OFF_CELL,
+    result = const layout::OFF_RESULT,
+    state = const layout::OFF_STATE,
+    idle = const layout::IDLE,
+    posted = const layout::POSTED,
+    taken = const layout::TAKEN,
+    done = const layout::DONE,
+    looks = const layout::LOOKS,
+    wait = const layout::WAIT,
+    map0 = const filter::POSTABLE[0],
+    map1 = const filter::POSTABLE[1],
+    map2 = const filter::POSTABLE[2],
+    map3 = const filter::POSTABLE[3],
+    map4 = const filter::POSTABLE[4],
+    map5 = const filter::POSTABLE[5],
+    map6 = const filter::POSTABLE[6],
+    map7 = const filter::POSTABLE[7],
 );
 
 unsafe extern "C" {
     static rampart_stub_begin: u8;
     static rampart_stub_entry: u8;
     static rampart_stub_end: u8;
+    static rampart_stub_call: u8;
+    static rampart_stub_call_entry: u8;
+    static rampart_stub_posted: u8;
+    static rampart_stub_waited: u8;
+    static rampart_stub_done: u8;
+    static rampart_stub_left: u8;
+    static rampart_stub_call_end: u8;
 }
 
 /// The stub's bytes.
@@ -167,4 +258,39 @@ pub(crate) fn code() -> &'static [u8] {
 /// Offset of the entry of new processes.
 pub(crate) fn entry_offset() -> u64 {
     ((&raw const rampart_stub_entry).addr() - (&raw const rampart_stub_begin).addr()) as u64
+}
+
+/// Where in the code that posts calls a thread is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Posting {
+    /// Nothing is posted yet, `rax` is the number and `r11` the cell's call.
+    Before,
+    /// It is posted, or withdrawn again; number and cell are in the slot.
+    Posted,
+    /// The result is in the slot, the cell too.
+    Done,
+    /// The result is in `rax`, the cell in the slot.
+    Left,
+}
+
+/// Which part of the code that posts calls has the instruction at guest address `ip`.
+pub(crate) fn posting(ip: u64) -> Option<Posting> {
+    let at = (&raw const rampart_stub_begin).addr() as u64 + ip.checked_sub(layout::STUB)?;
+    let marks = [
+        ((&raw const rampart_stub_call).addr(), Posting::Before),
+        ((&raw const rampart_stub_posted).addr(), Posting::Posted),
+        ((&raw const rampart_stub_waited).addr(), Posting::Left),
+        ((&raw const rampart_stub_done).addr(), Posting::Done),
+        ((&raw const rampart_stub_left).addr(), Posting::Left),
+    ];
+    if at >= (&raw const rampart_stub_call_end).addr() as u64 {
+        return None;
+    }
+    marks.iter().rev().find(|(mark, _)| at >= *mark as u64).map(|(_, posting)| *posting)
+}
+
+/// Guest address of the code that posts calls.
+pub(crate) fn call_entry() -> u64 {
+    let offset = (&raw const rampart_stub_call_entry).addr() - (&raw const rampart_stub_begin).addr();
+    layout::STUB + offset as u64
 }

@@ -18,8 +18,8 @@ use hostproc::Vdso;
 
 use super::sys::raw_call;
 use crate::layout::{
-    CLONE_ZYGOTE, INTERRUPT, MAILBOX, MAILBOX_LEN, MAX_ADDRESS, OFF_STACK, PAGE, SLOT, STUB, STUB_LEN,
-    USER_END,
+    BASES, BASES_LEN, CELLS, CELLS_LEN, CLONE_ZYGOTE, INTERRUPT, MAILBOX, MAILBOX_LEN, MAX_ADDRESS,
+    OFF_STACK, PAGE, POINTERS, POINTERS_LEN, SLOT, STUB, STUB_LEN, USER_END,
 };
 
 const SETUP_COUNT: usize = 0;
@@ -183,8 +183,14 @@ enum List {
 const IMAGE_LEN: usize = PAGE as usize + DATA_LEN + STUB_LEN as usize;
 
 impl Image {
-    /// Makes one for clones with `filter`, of a zygote that talks on our descriptor `socket`.
-    pub(crate) fn new(filter: &[Insn], socket: i32, vdso: Option<&Vdso>) -> Result<Self, Error> {
+    /// Makes one for clones with `filter`, of a zygote that talks on our descriptor `socket`. Guests get what is
+    /// behind `table` as pointers and cells.
+    pub(crate) fn new(
+        filter: &[Insn],
+        socket: i32,
+        vdso: Option<&Vdso>,
+        table: Option<i32>,
+    ) -> Result<Self, Error> {
         let hint = std::ptr::without_provenance_mut(0x2000_0000_0000);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         // SAFETY: a fresh mapping where the kernel likes.
@@ -199,7 +205,7 @@ impl Image {
         image.bytes(0, code());
         image.bytes(PAGE as usize + DATA_LEN, super::stub::code());
         image.records(filter);
-        image.setup(socket, vdso);
+        image.setup(socket, vdso, table);
         image.child();
         // SAFETY: the first page of our mapping.
         if unsafe { libc::mprotect(base, PAGE as usize, libc::PROT_READ | libc::PROT_EXEC) } < 0 {
@@ -268,7 +274,7 @@ impl Image {
     }
 
     /// What the zygote does once.
-    fn setup(&mut self, socket: i32, vdso: Option<&Vdso>) {
+    fn setup(&mut self, socket: i32, vdso: Option<&Vdso>, table: Option<i32>) {
         use Failure::{Fatal, Ignored};
         let list = List::Setup;
         let (ones, zeros, name, header) = (self.at(ONES), self.at(ZEROS), self.at(NAME), self.at(CAP_HEADER));
@@ -283,13 +289,27 @@ impl Image {
             self.step(list, Ignored, libc::SYS_rt_sigaction, &[signal as u64, action, 0, 8]);
         }
         self.step(list, Ignored, libc::SYS_setsid, &[]);
+        let mut kept = vec![self.leftover(), (STUB, STUB_LEN)];
+        if let Some(table) = table {
+            let shared = (libc::MAP_FIXED | libc::MAP_SHARED) as u64;
+            let private = (libc::MAP_FIXED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+            let table = table as u64;
+            let mappings = [
+                [POINTERS, POINTERS_LEN, 1, shared, table, 0],
+                [CELLS, CELLS_LEN, 5, shared, table, POINTERS_LEN],
+                [BASES, BASES_LEN, 3, private, u64::MAX, 0],
+            ];
+            for mapping in &mappings {
+                self.step(list, Fatal, libc::SYS_mmap, mapping);
+                kept.push((mapping[0], mapping[1]));
+            }
+        }
         self.step(list, Fatal, libc::SYS_dup2, &[socket as u64, 0]);
         self.step(list, Fatal, libc::SYS_close_range, &[1, u64::from(u32::MAX), 0]);
         self.step(list, Fatal, libc::SYS_prctl, &[libc::PR_SET_NO_NEW_PRIVS as u64, 1]);
         self.step(list, Fatal, libc::SYS_capset, &[header, zeros]);
         self.step(list, Fatal, libc::SYS_prlimit64, &[0, libc::RLIMIT_CORE as u64, zeros, 0]);
         self.step(list, Ignored, libc::SYS_prctl, &[libc::PR_SET_NAME as u64, name]);
-        let mut kept = vec![self.leftover(), (STUB, STUB_LEN)];
         if let Some(vdso) = vdso {
             for (from, to, len) in vdso.moves() {
                 self.step(list, Ignored, libc::SYS_mremap, &[from, len, len, 3, to]);
