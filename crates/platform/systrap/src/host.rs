@@ -301,8 +301,8 @@ impl Host {
         let Some(space) = self.space.upgrade() else { return };
         let Some(frame) = self.frame(&space) else { return };
         let ip = frame.ip();
-        if let Some((site, base, before)) = space.site(ip) {
-            return frame.set_ip(if before { site.begin(base) } else { site.after(base) });
+        if let Some((_, _, there)) = space.site(ip) {
+            return frame.set_ip(there);
         }
         let Some(posting) = stub::posting(ip) else { return };
         let word = |offset| space.mailbox.get(self.slot, offset);
@@ -316,7 +316,7 @@ impl Host {
             Posting::Before | Posting::Left => {}
         }
         let before = posting == Posting::Before || posting == Posting::Posted && state != DONE;
-        frame.set_ip(if before { site.begin(base) } else { site.after(base) });
+        frame.set_ip(if before { site.call(base) } else { site.after(base) });
     }
 
     /// It is gone: nobody waits for it any more.

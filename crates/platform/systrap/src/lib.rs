@@ -29,6 +29,8 @@
 
 #[cfg(test)]
 mod attack;
+#[cfg(test)]
+mod burst;
 mod calls;
 mod children;
 mod filter;

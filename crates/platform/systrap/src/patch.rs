@@ -13,6 +13,7 @@
 //! Deliberately absent: code that a guest writes itself, and files that guests wrote (their time of change does
 //! not tell of all writes).
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -95,6 +96,11 @@ impl Site {
     /// Where it begins, when its file is mapped at `base`.
     pub(crate) fn begin(self, base: u64) -> u64 {
         base.wrapping_add(u64::from(self.at))
+    }
+
+    /// Where its call is, which may have been jumped to with another number.
+    pub(crate) fn call(self, base: u64) -> u64 {
+        self.begin(base).wrapping_add(self.form.call())
     }
 
     /// Where its call returns to.
@@ -186,17 +192,17 @@ impl Patches {
         Self { table: Mutex::new(table), known: Mutex::default(), sites: RwLock::default() }
     }
 
-    /// The site whose cell has the instruction at guest address `ip`, and whether its call is behind that.
-    pub(crate) fn site(&self, ip: u64) -> Option<(Site, bool)> {
+    /// The site whose cell has the instruction at guest address `ip`, and where that is to its call.
+    pub(crate) fn site(&self, ip: u64) -> Option<(Site, Ordering)> {
         let at = ip.checked_sub(CELLS)?;
         let site = self.sites.read().get((at / CELL) as usize).copied()?;
-        Some((site, at % CELL <= site.form.cell_call()))
+        Some((site, (at % CELL).cmp(&site.form.cell_call())))
     }
 
     /// The site whose cell has its call at exactly `ip`.
     pub(crate) fn site_of_call(&self, ip: u64) -> Option<Site> {
-        let (site, _) = self.site(ip)?;
-        ((ip - CELLS) % CELL == site.form.cell_call()).then_some(site)
+        let (site, place) = self.site(ip)?;
+        (place == Ordering::Equal).then_some(site)
     }
 
     /// A rewritten copy of `len` bytes of the file from `offset` on, if there is one or it pays to make one.

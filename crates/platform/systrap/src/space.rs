@@ -194,10 +194,16 @@ impl Space {
         self.patched.read().iter().find(|patched| patched.copy.file == site.file).map(|patched| patched.base)
     }
 
-    /// The site whose cell has the instruction at `ip`, where its file is, and whether its call is still to come.
-    pub(crate) fn site(&self, ip: u64) -> Option<(Site, u64, bool)> {
-        let (site, before) = self.shared.patches.as_ref()?.site(ip)?;
-        Some((site, self.base_of(site)?, before))
+    /// The site whose cell has the instruction at `ip`, where its file is, and where the instruction would be there.
+    pub(crate) fn site(&self, ip: u64) -> Option<(Site, u64, u64)> {
+        let (site, place) = self.shared.patches.as_ref()?.site(ip)?;
+        let base = self.base_of(site)?;
+        let there = match place {
+            std::cmp::Ordering::Less => site.begin(base),
+            std::cmp::Ordering::Equal => site.call(base),
+            std::cmp::Ordering::Greater => site.after(base),
+        };
+        Some((site, base, there))
     }
 
     /// The site whose cell has its call at exactly `ip`, and where its file is.
