@@ -55,10 +55,19 @@ impl Devpts {
 
     /// A new terminal, owned by the caller (`posix_openpt(3)`); `ENOSPC` when there are too many.
     pub fn open_master(&self, cx: &FileContext<'_>) -> Result<MasterFile> {
+        self.make(cx, Locked::Yes)
+    }
+
+    /// As [`open_master`](Self::open_master), with a slave that can be opened at once.
+    pub fn open_unlocked(&self, cx: &FileContext<'_>) -> Result<MasterFile> {
+        self.make(cx, Locked::No)
+    }
+
+    fn make(&self, cx: &FileContext<'_>, locked: Locked) -> Result<MasterFile> {
         let mut slaves = self.slaves.lock();
         let index = (0..MAX_PTYS).find(|n| !slaves.contains_key(n)).ok_or(Errno::ENOSPC)?;
         let rdev = make_dev(SLAVE_MAJOR, index);
-        let (tty, master) = Tty::new(index, rdev, Locked::Yes, Arc::clone(&self.jobs));
+        let (tty, master) = Tty::new(index, rdev, locked, Arc::clone(&self.jobs));
         let opener = move |cx: &FileContext<'_>, flags: OpenFlags| -> Result<Arc<dyn File>> {
             Ok(Arc::new(tty.open_slave(cx, flags)?))
         };

@@ -46,8 +46,11 @@ pub enum Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
-    /// The container's first process.
+    /// The container's first process, which ignores what it has not asked for, as the first of a pid
+    /// namespace does.
     First,
+    /// The container's first process, as if it were any other.
+    Program,
     /// Every process.
     All,
     /// The process with this pid in the container.
@@ -99,14 +102,20 @@ pub struct Process {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// Effective, permitted and bounding capabilities, a bit each (`capabilities(7)`).
+    /// Bounding capabilities, a bit each (`capabilities(7)`): what root has, and others can get.
     pub capabilities: u64,
+    /// Inheritable capabilities.
+    pub inheritable: u64,
+    /// Ambient capabilities: what others than root have.
+    pub ambient: u64,
     /// Resource limits that differ from the defaults.
     pub rlimits: Vec<Rlimit>,
     /// Standard input, output and error are one terminal.
     pub terminal: bool,
     /// `PR_SET_NO_NEW_PRIVS` is set.
     pub no_new_privs: bool,
+    /// Bits that files lose when they are made (`umask(2)`).
+    pub umask: u16,
 }
 
 /// A resource limit (`getrlimit(2)`).

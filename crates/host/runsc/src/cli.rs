@@ -52,7 +52,9 @@ pub(crate) struct Cli {
     #[arg(long, global = true, default_value = "systrap")]
     pub(crate) platform: String,
     /// Let every call of a guest enter through the host, and leave its programs as they are
-    #[arg(long, global = true)]
+    #[arg(long, global = true, alias = "systrap-disable-syscall-patching", num_args = 0..=1,
+          require_equals = true, default_value = "false", default_missing_value = "true",
+          value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) systrap_disable_fast_path: bool,
     /// Where writes to the root of the guest go: none (into itself) or root:memory[,size=BYTES] (lost when
     /// the container ends)

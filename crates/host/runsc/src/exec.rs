@@ -13,7 +13,7 @@ use sandbox::{StateRoot, Status, spec};
 use crate::cli::{Cli, Exec, Format, Ps, Stand};
 use crate::commands::print;
 use crate::forward::Signals;
-use crate::lifecycle::{connect, preserved, pty, stdio, write_pid, write_pid_to};
+use crate::lifecycle::{connect, preserved, pty, stdio, title, write_pid, write_pid_to};
 use crate::terminal::Raw;
 use crate::{logging, once};
 
@@ -26,7 +26,7 @@ pub(crate) fn exec(cli: &Cli, root: &StateRoot, arguments: &Exec) -> Result<u8> 
     let container = root.open(&arguments.id)?;
     container.require(&[Status::Running], "exec in")?;
     let process = process(arguments, &container.state().bundle)?;
-    let terminal = process.terminal;
+    let (terminal, name) = (process.terminal, title(&process.args));
     let pty = pty(terminal, !arguments.detach, &arguments.detached)?;
     let more = preserved(arguments.preserve_fds)?;
     let (client, for_signals) = (Client::connect(container.dir())?, connect(container.dir())?);
@@ -40,7 +40,13 @@ pub(crate) fn exec(cli: &Cli, root: &StateRoot, arguments: &Exec) -> Result<u8> 
         write_pid_to(path, i32::try_from(pid)?, "--internal-pid-file")?;
     }
     let Some(signals) = signals else {
-        return stand_in(cli, arguments, pid, [&client, &for_signals]);
+        let stand = stand_in(cli, &name, pid, [&client, &for_signals])?;
+        // It may have ended with the container by now.
+        if let Err(error) = root.open(&arguments.id).and_then(|mut container| container.add_stand(stand)) {
+            tracing::debug!(%error, "a process is not noted");
+        }
+        write_pid(&arguments.detached, stand)?;
+        return Ok(0);
     };
     write_pid(&arguments.detached, std::process::id() as i32)?;
     let raw = terminal && pty.is_none() && std::io::stdin().is_terminal();
@@ -62,7 +68,10 @@ fn process(arguments: &Exec, bundle: &std::path::Path) -> Result<Process> {
     process.terminal |= arguments.tty;
     process.no_new_privs |= arguments.no_new_privs;
     process.groups.extend(&arguments.additional_gids);
-    process.capabilities |= arguments.cap.iter().fold(0, |all, bit| all | bit);
+    let more = arguments.cap.iter().fold(0, |all, bit| all | bit);
+    process.capabilities |= more;
+    process.inheritable |= more;
+    process.ambient |= more;
     process.env = once::with(process.env, &arguments.env)?;
     if let Some(cwd) = &arguments.cwd {
         process.cwd.clone_from(cwd);
@@ -76,12 +85,12 @@ fn process(arguments: &Exec, bundle: &std::path::Path) -> Result<Process> {
 
 /// Leaves a host process behind that stands for the guest's: it ends as that does, and passes on signals.
 /// Callers of OCI runtimes wait for a process by its host pid, and a guest's process has none of its own.
-fn stand_in(cli: &Cli, arguments: &Exec, pid: u32, clients: [&Client; 2]) -> Result<u8> {
+fn stand_in(cli: &Cli, name: &str, pid: u32, clients: [&Client; 2]) -> Result<i32> {
     let null = std::fs::File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
     let log = logging::for_sandbox(cli)?;
     let (mut is_ready, ready) = std::io::pipe().context("a pipe")?;
     let others = clients.map(AsFd::as_fd).into_iter().chain([ready.as_fd()]);
-    let args = std::iter::once(OsString::from("runsc")).chain(logging::flags(cli));
+    let args = std::iter::once(OsString::from(format!("runsc: {name}"))).chain(logging::flags(cli));
     let program = Program {
         args: args.chain(["stand".into(), pid.to_string().into()]).collect(),
         namespaces: Namespaces::empty(),
@@ -93,8 +102,7 @@ fn stand_in(cli: &Cli, arguments: &Exec, pid: u32, clients: [&Client; 2]) -> Res
     drop(ready);
     // A signal that came earlier would only end it.
     is_ready.read_to_end(&mut Vec::new()).context("a pipe")?;
-    write_pid(&arguments.detached, child.pid)?;
-    Ok(0)
+    Ok(child.pid)
 }
 
 /// Runs `stand`: the life of that process.
@@ -109,13 +117,12 @@ pub(crate) fn stand(arguments: &Stand) -> Result<u8> {
 /// Runs `ps`.
 pub(crate) fn ps(root: &StateRoot, arguments: &Ps) -> Result<u8> {
     let container = root.open(&arguments.id)?;
-    container.require(&[Status::Created, Status::Running], "list the processes of")?;
-    let processes = connect(container.dir())?.processes()?;
+    container.require(&[Status::Created, Status::Running, Status::Paused], "list the processes of")?;
     if arguments.format == Format::Json {
-        // Only their ids, as other runtimes; but those in the container, for they have none outside.
-        let pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
-        return print(&serde_json::to_string(&pids)?);
+        // Engines compare them with the pids they were given, and look them up on the host.
+        return print(&serde_json::to_string(&container.host_pids())?);
     }
+    let processes = connect(container.dir())?.processes()?;
     let lines = processes
         .iter()
         .map(|process| format!("{:<8} {:<8} {:<8} {}", process.uid, process.pid, process.ppid, process.name));

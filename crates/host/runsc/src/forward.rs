@@ -92,10 +92,15 @@ pub(crate) enum First {
 fn converse(client: Client, first: First) -> Result<Sender<u8>> {
     let (to_guest, signals) = channel();
     let talk = move || -> Result<(), ControlError> {
-        if first == First::Start {
-            client.start()?;
-        }
-        signals.iter().try_for_each(|signal| client.signal(Target::First, signal))
+        let target = match first {
+            First::Start => {
+                client.start()?;
+                // It was not asked for a container: what it does not handle ends it, as without one.
+                Target::Program
+            }
+            First::Nothing => Target::First,
+        };
+        signals.iter().try_for_each(|signal| client.signal(target, signal))
     };
     let body = move || match talk() {
         Ok(()) | Err(ControlError::Gone) => {}

@@ -112,6 +112,7 @@ fn launch(
     let listener = control::bind(container.dir())?;
     let log = logging::for_sandbox(cli)?;
     let plan = Plan {
+        title: title(&boot.process.args),
         boot,
         attachments,
         stdio: stdio(pty.as_ref(), &more),
@@ -169,6 +170,15 @@ fn belongings(cli: &Cli, bundle: &oci::Bundle) -> Result<Belongings> {
         poststart: hooks.poststart().clone().unwrap_or_default(),
         poststop: hooks.poststop().clone().unwrap_or_default(),
     })
+}
+
+/// Longest title of a process in bytes.
+const MAX_TITLE: usize = 512;
+
+/// What a process of the host is called that stands for a process of a guest.
+pub(crate) fn title(args: &[String]) -> String {
+    let words = args.join(" ");
+    words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TITLE).collect()
 }
 
 /// The terminal that a process asks for, when somebody else is to hold its other end.

@@ -1,5 +1,6 @@
 //! `runsc do`: a program in a sandbox of its own, gone when the program ends.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -31,6 +32,9 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let boot = BootConfig {
+        masked_paths: Vec::new(),
+        readonly_paths: Vec::new(),
+        sysctls: BTreeMap::new(),
         container_id: format!("do-{}", std::process::id()),
         hostname: hostname.unwrap_or_else(|| "runsc".into()),
         platform: cli.platform.clone(),
@@ -47,6 +51,7 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
     let stdio = logging::stdio();
     let (listener, client) = forward::private_control()?;
     let plan = Plan {
+        title: String::new(),
         boot,
         attachments,
         stdio: stdio.to_vec(),
@@ -216,6 +221,9 @@ fn process(arguments: &Do, rootfs: &Path, terminal: bool) -> Result<Process> {
         gid: 0,
         groups: Vec::new(),
         capabilities: u64::MAX,
+        inheritable: 0,
+        ambient: 0,
+        umask: 0o022,
         rlimits: Vec::new(),
         terminal,
         no_new_privs: false,

@@ -44,6 +44,8 @@ pub struct Attachment {
 /// What to start.
 #[derive(Debug)]
 pub struct Plan<'a> {
+    /// What the Sentry is called in lists of the host's processes, after our own name; empty for only that.
+    pub title: String,
     /// The container. Descriptors in it are filled in by [`Sandbox::launch`].
     pub boot: BootConfig,
     /// What the Gofer serves, in the order of [`sentry::Source::Gofer`].
@@ -118,6 +120,7 @@ impl Common<'_> {
     fn start(
         &self,
         command: &str,
+        title: &str,
         ids: Ids,
         config: &OwnedFd,
         lifeline: BorrowedFd<'_>,
@@ -126,7 +129,8 @@ impl Common<'_> {
         let (report, theirs) = pipe()?;
         let mut fds = vec![self.null, self.null, self.log, config.as_fd(), theirs.as_fd(), lifeline];
         fds.extend_from_slice(others);
-        let name = std::iter::once(OsString::from("runsc"));
+        let name = if title.is_empty() { "runsc".to_owned() } else { format!("runsc: {title}") };
+        let name = std::iter::once(OsString::from(name));
         let args = name.chain(self.flags.iter().cloned()).chain([command.into()]).collect();
         let parent_death = self.parent_death;
         let program = Program { args, namespaces: namespace::ALL, ids, fds, parent_death };
@@ -162,7 +166,7 @@ fn start_gofer(
     let attachments = attachments.collect();
     let sockets = sockets.iter().map(|socket| fds.add(socket.as_fd())).collect();
     let config = seal(&GoferConfig { attachments, sockets })?;
-    common.start("gofer", Ids::Same, &config, lifeline, fds.0.get(FIRST as usize..).unwrap_or_default())
+    common.start("gofer", "", Ids::Same, &config, lifeline, fds.0.get(FIRST as usize..).unwrap_or_default())
 }
 
 /// A Sentry opens nothing by itself, so it need not be anybody outside; as long as nobody may execute us.
@@ -183,7 +187,14 @@ fn start_sentry(
     let control = plan.control.map(|socket| fds.add(socket));
     let config = BootConfig { fds: InheritedFds { control, gofer, stdio }, ..plan.boot.clone() };
     let config = seal::<handover::SentryConfig>(&config)?;
-    common.start("boot", ids_of_sentry(), &config, lifeline, fds.0.get(FIRST as usize..).unwrap_or_default())
+    common.start(
+        "boot",
+        &plan.title,
+        ids_of_sentry(),
+        &config,
+        lifeline,
+        fds.0.get(FIRST as usize..).unwrap_or_default(),
+    )
 }
 
 impl Sandbox {

@@ -48,15 +48,18 @@ pub fn boot_config(
         shared: settings.shared_root,
         options: settings.overlay_options.clone(),
     };
+    // Places for mounts are made on a read-only root too, which others may be using as well: in memory.
+    let overlay = if readonly { Overlay::Memory } else { settings.overlay };
     let root_attachment = Attachment {
         path: bundle.rootfs.clone(),
-        readonly: readonly || settings.overlay == Overlay::Memory,
+        readonly: overlay == Overlay::Memory,
         submounts: Submounts::Copied,
     };
     let (mut mounts, mut attachments) = (vec![root], vec![root_attachment]);
     for mount in spec.mounts().iter().flatten() {
         mounts.push(translate(mount, &bundle.dir, settings.shared_mounts, &mut attachments)?);
     }
+    let linux = spec.linux().as_ref();
     let process =
         spec.process().as_ref().ok_or(SandboxError::Spec { field: "process", reason: "missing" })?;
     let config = BootConfig {
@@ -65,8 +68,11 @@ pub fn boot_config(
         platform: settings.platform.clone(),
         // Looking for calls takes processor time, of which such a container has none to spare.
         fast_path: settings.fast_path && !has_cpu_quota(spec),
-        overlay: settings.overlay,
+        overlay,
         mounts,
+        masked_paths: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
+        readonly_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
+        sysctls: linux.and_then(|linux| linux.sysctl().clone()).into_iter().flatten().collect(),
         process: self::process(process)?,
         resources: resources(spec),
         debug: settings.debug,
@@ -79,6 +85,10 @@ pub fn boot_config(
 fn has_cpu_quota(spec: &Spec) -> bool {
     let wanted = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     wanted.and_then(|wanted| wanted.cpu().as_ref()).and_then(|cpu| cpu.quota()).is_some_and(|quota| quota > 0)
+}
+
+fn paths(list: Option<&Vec<String>>) -> Vec<String> {
+    list.into_iter().flatten().filter(|path| path.starts_with('/')).cloned().collect()
 }
 
 /// The limits that the guest's kernel keeps, or has to tell of.
@@ -148,7 +158,10 @@ fn translate(
 /// A process of a spec: the container's first, or one for `exec`.
 pub fn process(process: &SpecProcess) -> Result<Process, SandboxError> {
     let user = process.user();
-    let effective = process.capabilities().as_ref().and_then(|sets| sets.effective().as_ref());
+    let sets = process.capabilities().as_ref();
+    let bits = |set: Option<&std::collections::HashSet<oci_spec::runtime::Capability>>| {
+        set.into_iter().flatten().map(|name| bit(&name.to_string())).fold(0, |all, bit| all | bit)
+    };
     let rlimits = process.rlimits().iter().flatten().map(|limit| Rlimit {
         // Declared in the order of their numbers, which a test holds on to.
         resource: limit.typ() as u32,
@@ -162,11 +175,10 @@ pub fn process(process: &SpecProcess) -> Result<Process, SandboxError> {
         uid: user.uid(),
         gid: user.gid(),
         groups: user.additional_gids().clone().unwrap_or_default(),
-        capabilities: effective
-            .into_iter()
-            .flatten()
-            .map(|name| bit(&name.to_string()))
-            .fold(0, |all, bit| all | bit),
+        capabilities: bits(sets.and_then(|sets| sets.bounding().as_ref())),
+        inheritable: bits(sets.and_then(|sets| sets.inheritable().as_ref())),
+        ambient: bits(sets.and_then(|sets| sets.ambient().as_ref())),
+        umask: user.umask().and_then(|umask| u16::try_from(umask & 0o777).ok()).unwrap_or(0o022),
         rlimits: rlimits.collect(),
         terminal: process.terminal().unwrap_or_default(),
         no_new_privs: process.no_new_privileges().unwrap_or_default(),

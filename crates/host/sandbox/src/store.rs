@@ -14,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
-use crate::identity::Processes;
+use crate::identity::{ProcessId, Processes};
 use crate::{Cgroups, SandboxError, hooks};
 
 const STATE: &str = "state.json";
@@ -83,6 +83,9 @@ pub struct Belongings {
 struct Record {
     state: State,
     processes: Option<Processes>,
+    /// Processes of the host that stand for some of the guest's.
+    #[serde(default)]
+    stands: Vec<ProcessId>,
     #[serde(default)]
     belongings: Belongings,
 }
@@ -164,7 +167,7 @@ impl StateRoot {
         };
         let container = Container {
             dir,
-            record: Record { state, processes: None, belongings: Belongings::default() },
+            record: Record { state, processes: None, stands: Vec::new(), belongings: Belongings::default() },
             _lock: lock,
         };
         container.write()?;
@@ -271,6 +274,21 @@ impl Container {
         self.record.state.annotations = annotations;
         self.record.processes = Some(processes);
         self.set(Status::Created)
+    }
+
+    /// Notes a process of the host that stands for one of the guest's.
+    pub fn add_stand(&mut self, pid: i32) -> Result<(), SandboxError> {
+        self.record.stands.retain(|stand| stand.lives());
+        self.record.stands.extend(ProcessId::of(pid));
+        self.write()
+    }
+
+    /// Pids of the host that stand for the guest's processes, as far as any do: the Sentry's, for the first,
+    /// and one a process that was started beside it and left to itself.
+    pub fn host_pids(&self) -> Vec<i32> {
+        let stands = self.record.stands.iter().filter(|stand| stand.lives()).map(|stand| stand.pid);
+        let sentry = self.record.state.pid;
+        std::iter::once(sentry).filter(|pid| *pid > 0).chain(stands).collect()
     }
 
     /// Notes what is to go when it is deleted.

@@ -3,6 +3,7 @@
 //! [`BootConfig`] is the contract between the `sandbox` crate (outside) and this one. It holds only
 //! plain data and descriptor numbers, so that it can cross an `execve(2)`.
 
+use std::collections::BTreeMap;
 use std::os::fd::{OwnedFd, RawFd};
 
 use abi::Errno;
@@ -26,6 +27,12 @@ pub struct BootConfig {
     pub overlay: Overlay,
     /// Mounts in order. The first one is the root, its target `/`.
     pub mounts: Vec<Mount>,
+    /// What is hidden: a directory under an empty one, a file under `/dev/null`. Missing ones are passed over.
+    pub masked_paths: Vec<String>,
+    /// What cannot be written to. Missing ones are passed over.
+    pub readonly_paths: Vec<String>,
+    /// Values below `/proc/sys`, by name with dots.
+    pub sysctls: BTreeMap<String, String>,
     /// First process.
     pub process: Process,
     /// What its processes may use together.
@@ -121,6 +128,14 @@ pub enum BootError {
     /// There is no working connection to the Gofer.
     #[error("connecting to the gofer: {0}")]
     Gofer(Errno),
+    /// A value below `/proc/sys` cannot be set.
+    #[error("sysctl {name:?}: {errno}")]
+    Sysctl {
+        /// Which.
+        name: String,
+        /// Why.
+        errno: Errno,
+    },
     /// The working directory cannot be entered.
     #[error("working directory {path:?}: {}", in_words(*.errno, "/"))]
     Directory {

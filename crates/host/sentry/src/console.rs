@@ -12,8 +12,8 @@ use std::sync::Arc;
 use abi::Errno;
 use abi::poll::PollEvents;
 use cred::Credentials;
-use devfs::job::JobControl;
-use devfs::tty::{Locked, MasterFile, Tty};
+use devfs::Devpts;
+use devfs::tty::{MasterFile, Tty};
 use guestmem::{SliceSource, VecSink};
 use nix::poll::{PollFd, PollFlags, poll};
 use sync::wait::Parker;
@@ -25,17 +25,17 @@ use crate::BootError;
 const PIECE: usize = 4096;
 /// How often to look at the size of the window, in milliseconds.
 const LOOK_MS: u16 = 500;
-/// Device number of `/dev/console`.
-const CONSOLE: (u32, u32) = (5, 1);
 
-/// Makes the console and starts to carry bytes between it and the host's terminal.
+/// Makes the console, a terminal of `owner` in the guest's `/dev/pts`, and starts to carry bytes between it and the host's terminal.
 pub(crate) fn start(
     input: OwnedFd,
     output: OwnedFd,
-    jobs: Arc<dyn JobControl>,
+    devpts: &Devpts,
+    owner: &Credentials,
 ) -> Result<Arc<Tty>, BootError> {
-    let (tty, master) = Tty::new(0, abi::fs::make_dev(CONSOLE.0, CONSOLE.1), Locked::No, jobs);
-    let master = Arc::new(master);
+    let cx = FileContext { cred: owner, pid: 0, tid: 0 };
+    let master = Arc::new(devpts.open_unlocked(&cx).map_err(BootError::Start)?);
+    let tty = Arc::clone(master.tty());
     let (for_input, for_output, sized) = (Arc::clone(&master), master, Arc::clone(&tty));
     spawn("console-in", move || carry_in(HostFd::from(input), &sized, &for_input))?;
     spawn("console-out", move || carry_out(HostFd::from(output), &for_output))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use abi::poll::PollEvents;
 use abi::process::WaitStatus;
-use abi::signal::{SI_USER, SigInfo, Signal};
+use abi::signal::{SI_KERNEL, SI_USER, SigInfo, Signal};
 use control::{Guest, ProcessInfo, Target};
 use kernel::Kernel;
 use kernel::group::ThreadGroup;
@@ -68,13 +68,13 @@ impl Guest for Processes {
         let kernel = &self.starter.kernel;
         let signal = Signal::new(i32::from(signal)).ok_or_else(|| format!("there is no signal {signal}"))?;
         let groups = match target {
-            Target::First => vec![self.group(FIRST)?],
+            Target::First | Target::Program => vec![self.group(FIRST)?],
             Target::Pid(number) => vec![self.group(pid(number))?],
             Target::All => kernel.processes().into_iter().filter_map(|pid| kernel.process(pid)).collect(),
         };
         for group in groups {
-            // From no process of the container: its first one is not shielded from that.
-            let info = SigInfo::from_sender(signal, SI_USER, 0, 0);
+            let code = if target == Target::Program { SI_KERNEL } else { SI_USER };
+            let info = SigInfo::from_sender(signal, code, 0, 0);
             kernel.send_to_group(&group, signal, info).map_err(|errno| errno.to_string())?;
         }
         Ok(())
@@ -102,7 +102,7 @@ impl Guest for Processes {
     fn exec(&self, process: Process, stdio: Vec<OwnedFd>) -> Result<u32, String> {
         let starter = &self.starter;
         let start = || {
-            let standard = Standard::new(&process, stdio, &starter.jobs)?;
+            let standard = Standard::new(&process, stdio, &starter.devpts)?;
             starter.start(starter.prepare(&process, standard)?, false)
         };
         start().map(|group| group.tgid().unsigned_abs()).map_err(|error: crate::BootError| error.to_string())

@@ -17,6 +17,7 @@ mod files;
 mod guest;
 mod jobs;
 mod memory;
+mod paths;
 pub mod platforms;
 mod process;
 mod random;

@@ -8,7 +8,8 @@ use abi::fs::{FileType, OpenFlags};
 use abi::limits::{Limits, Resource, Rlimit};
 use anonfs::inode::{AnonAttr, AnonFs};
 use cred::{CapSet, Credentials};
-use devfs::Tty;
+use devfs::{Devpts, Tty};
+use guestmem::VecSink;
 use kernel::Task;
 use kernel::files::SharedFs;
 use kernel::group::ThreadGroup;
@@ -19,7 +20,6 @@ use platform::Registers;
 use vfs::{Access, Caller, FdTable, FileContext, FsContext, MountNamespace, OpenFile, VfsPath, WalkFlags};
 
 use crate::boot::Process;
-use crate::jobs::Jobs;
 use crate::random::HostRandom;
 use crate::start::now;
 use crate::stdio::HostFile;
@@ -30,7 +30,7 @@ use crate::{BootError, console};
 pub(crate) struct Starter {
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) namespace: Arc<MountNamespace>,
-    pub(crate) jobs: Arc<Jobs>,
+    pub(crate) devpts: Arc<Devpts>,
     pub(crate) random: Arc<HostRandom>,
     pub(crate) cpu: CpuFacts,
     pub(crate) watcher: Arc<Watcher>,
@@ -46,7 +46,7 @@ pub(crate) enum Standard {
 
 impl Standard {
     /// What `process` asks for; a console carries bytes from now on.
-    pub(crate) fn new(process: &Process, fds: Vec<OwnedFd>, jobs: &Arc<Jobs>) -> Result<Self, BootError> {
+    pub(crate) fn new(process: &Process, fds: Vec<OwnedFd>, devpts: &Devpts) -> Result<Self, BootError> {
         if !process.terminal {
             return Ok(Self::Host(fds));
         }
@@ -54,7 +54,10 @@ impl Standard {
         let (Some(input), Some(output)) = (fds.next(), fds.next()) else {
             return Err(BootError::Start(Errno::EBADF));
         };
-        Ok(Self::Console(console::start(input, output, jobs.clone())?, fds.skip(1).collect()))
+        Ok(Self::Console(
+            console::start(input, output, devpts, &credentials(process))?,
+            fds.skip(1).collect(),
+        ))
     }
 
     /// The terminal, if it is one.
@@ -76,14 +79,16 @@ impl Starter {
     /// Does everything that can fail for reasons a caller can mend.
     pub(crate) fn prepare(&self, process: &Process, standard: Standard) -> Result<Prepared, BootError> {
         let mut context = FsContext::new(self.namespace.root());
+        context.umask = process.umask;
         let cred = Arc::new(credentials(process));
         enter(&mut context, process, &cred)?;
         let limits = limits(process)?;
-        let (loaded, exe) = self.load(process, &context, &cred, &limits)?;
+        let env = with_home(process, &context, &cred);
+        let (loaded, exe) = self.load(&Process { env, ..process.clone() }, &context, &cred, &limits)?;
         let console = standard.console();
         let fds = match standard {
             Standard::Console(console, more) => {
-                let table = console_files(&console, &cred)?;
+                let table = console_files(&console, &context, &cred)?;
                 host_files(&table, more, &self.watcher)?;
                 Arc::new(table)
             }
@@ -163,18 +168,66 @@ impl Starter {
     }
 }
 
+/// What a process has once it has executed a program with the sets of the spec (`capabilities(7)`).
 fn credentials(process: &Process) -> Credentials {
-    let caps = CapSet::from_bits_truncate(process.capabilities);
+    let set = CapSet::from_bits_truncate;
+    let (bounding, inheritable) = (set(process.capabilities), set(process.inheritable));
+    let ambient = set(process.ambient) & inheritable & bounding;
+    let all = if process.uid == 0 { inheritable | bounding } else { ambient };
     let mut groups = process.groups.clone();
     groups.sort_unstable();
     Credentials {
         groups: groups.into(),
-        permitted: caps,
-        effective: caps,
-        bounding: caps,
+        permitted: all,
+        effective: all,
+        inheritable,
+        bounding,
+        ambient,
         no_new_privs: process.no_new_privs,
         ..Credentials::user(process.uid, process.gid)
     }
+}
+
+/// Most bytes of a file of users that are looked at.
+const MAX_USERS: usize = 1 << 20;
+
+/// Adds the home directory of the user, when the environment has none, as other runtimes do.
+fn with_home(process: &Process, context: &FsContext, cred: &Credentials) -> Vec<String> {
+    let mut env = process.env.clone();
+    // An empty one counts as none.
+    if !env.iter().any(|variable| variable.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
+        env.retain(|variable| variable != "HOME=");
+        let home =
+            users(context, cred).as_deref().and_then(|text| home_of(text, process.uid).map(str::to_owned));
+        env.push(format!("HOME={}", home.as_deref().unwrap_or("/")));
+    }
+    env
+}
+
+fn users(context: &FsContext, cred: &Credentials) -> Option<String> {
+    let cx = FileContext { cred, pid: 1, tid: 1 };
+    let found = Caller::new(context, cx).lookup(b"/etc/passwd", WalkFlags::FOLLOW).ok()?;
+    if found.inode().attr().ok()?.kind != FileType::Regular {
+        return None;
+    }
+    let file = found.inode().open(&cx, OpenFlags::empty()).ok()?;
+    let mut sink = VecSink::new(MAX_USERS);
+    loop {
+        let at = sink.bytes.len() as u64;
+        if file.read(&cx, at, &mut sink).ok()? == 0 {
+            return Some(String::from_utf8_lossy(&sink.bytes).into_owned());
+        }
+    }
+}
+
+/// The home directory of a user in a text like `/etc/passwd` (`passwd(5)`).
+fn home_of(text: &str, uid: u32) -> Option<&str> {
+    fn home(line: &str, uid: u32) -> Option<&str> {
+        let mut fields = line.split(':').skip(2);
+        let number: u32 = fields.next()?.parse().ok()?;
+        if number == uid { fields.nth(2) } else { None }
+    }
+    text.lines().find_map(|line| home(line, uid)).filter(|home| !home.is_empty())
 }
 
 fn limits(process: &Process) -> Result<Limits, BootError> {
@@ -276,18 +329,38 @@ fn host_files(table: &FdTable, fds: Vec<OwnedFd>, watcher: &Arc<Watcher>) -> Res
     Ok(())
 }
 
-/// Descriptors 0, 1 and 2 on the console.
-fn console_files(console: &Arc<Tty>, cred: &Credentials) -> Result<FdTable, BootError> {
-    let anonymous = AnonFs::anon_inodefs(abi::fs::make_dev(0, 9));
-    let attr = AnonAttr { kind: FileType::CharDevice, uid: cred.uid, gid: cred.gid, now: now() };
-    let inode = anonymous.inode(Some("console"), attr);
+/// Descriptors 0, 1 and 2 on the console: by its name in `/dev/pts`, where that is mounted.
+fn console_files(console: &Arc<Tty>, context: &FsContext, cred: &Credentials) -> Result<FdTable, BootError> {
     // Opened by the Sentry: the first process takes the terminal with TIOCSCTTY or its first open.
     let cx = FileContext { cred, pid: 0, tid: 0 };
+    let name = format!("/dev/pts/{}", console.index());
+    let found = Caller::new(context, cx).lookup(name.as_bytes(), WalkFlags::FOLLOW);
+    let found = found.ok().filter(|found| found.inode().attr().is_ok_and(|attr| attr.rdev == console.rdev()));
     let slave = console.open_slave(&cx, OpenFlags::RDWR | OpenFlags::NOCTTY).map_err(BootError::Start)?;
-    let open = OpenFile::anonymous(inode, b"/dev/console", Arc::new(slave), OpenFlags::RDWR);
+    let slave = Arc::new(slave);
+    let open = match found {
+        Some(found) => OpenFile::new(found, slave, OpenFlags::RDWR),
+        None => {
+            let attr = AnonAttr { kind: FileType::CharDevice, uid: cred.uid, gid: cred.gid, now: now() };
+            let inode = AnonFs::anon_inodefs(abi::fs::make_dev(0, 9)).inode(Some("console"), attr);
+            OpenFile::anonymous(inode, b"/dev/console", slave, OpenFlags::RDWR)
+        }
+    };
     let table = FdTable::new();
     for _ in 0..3 {
         table.insert(Arc::clone(&open), false, 0, 3).map_err(BootError::Start)?;
     }
     Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::home_of;
+
+    #[test]
+    fn homes_are_those_of_the_file() {
+        let text = "root:x:0:0:root:/root:/bin/sh\nodd\nuser:x:7:7::/home/u:/bin/sh\nnone:x:8:8:::\n";
+        assert_eq!((home_of(text, 0), home_of(text, 7)), (Some("/root"), Some("/home/u")));
+        assert_eq!((home_of(text, 8), home_of(text, 9)), (None, None));
+    }
 }

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use abi::Errno;
 use abi::time::Timespec;
 use control::{Begin, Server};
+use devfs::Devpts;
 use hostproc::HostView;
 use kernel::kernel::{Kernel, Parts};
 use loader::CpuFacts;
@@ -78,11 +79,13 @@ pub fn run(
     }
     let gofer = tree::gofer_client(inherited.gofer).map_err(BootError::Gofer)?;
     let jobs = Jobs::new(&kernel);
-    let standard = Standard::new(&config.process, inherited.stdio, &jobs)?;
+    let devpts = Devpts::new(jobs.clone());
+    let standard = Standard::new(&config.process, inherited.stdio, &devpts)?;
     let materials = Materials {
         gofer,
         kernel: &kernel,
         jobs: jobs.clone(),
+        devpts: Arc::clone(&devpts),
         console: standard.console(),
         random: early.random.clone(),
         cpu: early.model.clone(),
@@ -96,7 +99,7 @@ pub fn run(
     let random = early.random.clone();
     let watcher = Watcher::start()
         .map_err(|source| BootError::Host { doing: "starting the watch over host descriptors", source })?;
-    let starter = Arc::new(Starter { kernel, namespace, jobs, random, cpu: early.cpu, watcher });
+    let starter = Arc::new(Starter { kernel, namespace, devpts, random, cpu: early.cpu, watcher });
     let prepared = starter.prepare(&config.process, standard)?;
     if confinement == Confinement::LockedIn {
         seccomp::lock_in(host_calls)?;

@@ -36,6 +36,8 @@ pub(crate) struct Materials<'a> {
     pub(crate) kernel: &'a Arc<Kernel>,
     /// Sessions and groups, for terminals.
     pub(crate) jobs: Arc<dyn JobControl>,
+    /// The terminals there are.
+    pub(crate) devpts: Arc<Devpts>,
     /// `/dev/console`, when the container has a terminal.
     pub(crate) console: Option<Arc<Tty>>,
     /// Random bytes for `/dev`.
@@ -57,8 +59,7 @@ pub(crate) fn build(
 ) -> Result<(Arc<MountNamespace>, FsContext), BootError> {
     let mut mounts = config.mounts.iter();
     let root = mounts.next().filter(|root| root.target == "/").ok_or(BootError::NoRoot)?;
-    let devpts = Devpts::new(Arc::clone(&materials.jobs));
-    let mut builder = Builder { config, materials, devices: 16, namespace: None, devpts };
+    let mut builder = Builder { config, materials, devices: 16, namespace: None };
     let fs = builder.root(root)?;
     // Read-only once everything has its place.
     let root_mount = Mount::new(fs, "root", flags(root) - MountFlags::RDONLY);
@@ -73,6 +74,7 @@ pub(crate) fn build(
         let name = fs.type_name();
         namespace.attach(Mount::new(fs, name, flags(mount)), &at).map_err(fail)?;
     }
+    crate::paths::apply(config, &namespace, &context)?;
     root_mount.set_flags(flags(root));
     Ok((namespace, context))
 }
@@ -120,8 +122,6 @@ struct Builder<'a> {
     materials: &'a Materials<'a>,
     devices: u32,
     namespace: Option<Arc<MountNamespace>>,
-    /// One instance, so that `/dev/ptmx` and `/dev/pts` belong together.
-    devpts: Arc<Devpts>,
 }
 
 impl Builder<'_> {
@@ -173,7 +173,7 @@ impl Builder<'_> {
             "devtmpfs" => self.dev(dev),
             // Engines mount a tmpfs at /dev and fill it; there is nobody to fill it here.
             "tmpfs" if mount.target == "/dev" => self.dev(dev),
-            "devpts" => self.devpts.mount(dev, now),
+            "devpts" => self.materials.devpts.mount(dev, now),
             "tmpfs" | "mqueue" | "cgroup" | "cgroup2" => {
                 TmpFs::new(tmpfs_options(dev, &mount.options), Arc::new(HostMemory))
             }
@@ -185,7 +185,7 @@ impl Builder<'_> {
         let config = DevConfig {
             random: Arc::clone(&self.materials.random),
             jobs: Arc::clone(&self.materials.jobs),
-            devpts: Arc::clone(&self.devpts),
+            devpts: Arc::clone(&self.materials.devpts),
             console: self.materials.console.clone(),
         };
         let info = FsInfo {

@@ -2,6 +2,7 @@
 //!
 //! The Gofer is not confined and the Sentry not jailed here; that is the sandbox's, and tested there.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
@@ -43,6 +44,9 @@ fn config(args: &[&str]) -> BootConfig {
             mount("/proc", Source::Kernel("proc".to_owned())),
             mount("/dev", Source::Kernel("devtmpfs".to_owned())),
         ],
+        masked_paths: Vec::new(),
+        readonly_paths: Vec::new(),
+        sysctls: BTreeMap::new(),
         process: Process {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             env: vec!["PATH=/bin".to_owned()],
@@ -51,6 +55,9 @@ fn config(args: &[&str]) -> BootConfig {
             gid: 0,
             groups: Vec::new(),
             capabilities: u64::MAX,
+            inheritable: 0,
+            ambient: 0,
+            umask: 0o022,
             rlimits: Vec::new(),
             terminal: false,
             no_new_privs: false,

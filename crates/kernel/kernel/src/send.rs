@@ -17,13 +17,14 @@ use crate::kernel::Kernel;
 use crate::task::{BlockError, Task};
 
 impl Kernel {
-    /// Is `signal` without effect on the container's first process, because a guest sent it?
+    /// Is `signal` without effect on the container's first process, which has not asked for it? From outside
+    /// (no pid) only those reach it that no process can refuse (`pid_namespaces(7)`).
     pub(crate) fn shields(&self, group: &ThreadGroup, signal: Signal, info: &SigInfo) -> bool {
         // Faults have a positive code, and the kernel's own are SI_KERNEL.
         info.code <= 0
             && signal != Signal::SIGSYS
             && self.table.lock().init == group.tgid()
-            && info.pid() != 0
+            && (info.pid() != 0 || !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP))
     }
 
     /// Sends to a process.

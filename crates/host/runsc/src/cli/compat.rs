@@ -115,8 +115,6 @@ pub(crate) const ROWS: &[Row] = &[
     off("strace-event", "system calls are logged, not sent"),
     only("strace-log-size", &["1024"], "lines have the length that their arguments need"),
     never("strace-syscalls", "all system calls are logged"),
-    on("systrap-disable-fast-path", "there is no such path"),
-    on("systrap-disable-syscall-patching", "programs are never changed"),
     off("tpuproxy", NO_PROXY),
     never("trace", NO_GO),
     only("traceback", &["", "system"], NO_GO),
