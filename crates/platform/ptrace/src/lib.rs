@@ -23,6 +23,8 @@
 //! Absent: the processor's own trap numbers and error codes (they are inferred), and threads are not kept on
 //! their tracer's core.
 
+#[cfg(test)]
+mod attack;
 mod calls;
 mod fault;
 mod files;

@@ -175,9 +175,11 @@ fn end(task: &Arc<Task>) {
     let Place { space, process, tid } = task.place();
     let signal = loop {
         match sys::wait(tid) {
+            // It was killed, and looks as it was before for a moment; or it could not be made to end. Going on
+            // is out of the question: it may be at a call, which would be carried out.
             Some(Status::Stopped(_)) => {
-                // It was killed, and looks as it was before for a moment; or nobody wanted to end it.
-                let _ = sys::go_on(tid);
+                process.kill();
+                std::thread::yield_now();
             }
             Some(Status::Ended(signal)) => break signal,
             None => break Some(libc::SIGKILL),
@@ -229,9 +231,27 @@ impl Runner {
     fn run(&mut self) {
         self.set_current();
         self.task.handler.started(Arc::clone(&self.task) as Arc<dyn ThreadHandle>);
-        while let Ok(Next::Run) = self.turn() {}
+        loop {
+            match self.turn() {
+                Ok(Next::Run) => {}
+                Ok(Next::End) => break,
+                Err(Gone) => {
+                    // Gone, or not to be trusted.
+                    self.lose();
+                    break;
+                }
+            }
+        }
         sync::block::cancel_hook();
         end(&self.task);
+    }
+
+    /// A request failed. Ends the process if it has not ended, without claiming that we wanted that.
+    fn lose(&self) {
+        let place = self.task.place();
+        if matches!(sys::wait(place.tid), Some(Status::Stopped(_))) {
+            place.process.condemn();
+        }
     }
 
     fn set_current(&self) {

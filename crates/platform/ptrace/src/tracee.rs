@@ -4,6 +4,7 @@
 //! where the filter says: *at* a call, which then is not carried out unless the tracer replaces it by one of
 //! its own. Injected calls are made there, or at the stub's gate.
 
+use platform::regs::FIXED_RFLAGS;
 use platform::{PlatformError, Registers};
 
 use crate::layout::{AFTER_EXCHANGE, EXCHANGE, GATE, INTERRUPT, PARK, STUB, VSYSCALL};
@@ -74,8 +75,13 @@ impl Tracee {
         let mut tracee =
             Self { tgid, tid, gate: STUB + GATE, filtered: true, registers, dirty: false, at_call: false };
         sys::interrupt(tid).map_err(|_| Gone)?;
-        while tracee.wait()? >> 8 != EVENT_STOP {
-            sys::go_on(tid).map_err(|_| Gone)?;
+        loop {
+            match tracee.wait()? {
+                status if status >> 8 == EVENT_STOP => break,
+                // Parked threads make none that stops, and going on would carry it out.
+                SECCOMP_STOP => return Err(PlatformError::Gone),
+                _ => sys::go_on(tid).map_err(|_| Gone)?,
+            }
         }
         let registers = sys::registers(tid).map_err(|_| Gone)?;
         tracee.registers = Registers::entry(STUB + PARK, registers.rsp);
@@ -145,8 +151,11 @@ impl Tracee {
         sys::poke(self.tgid, self.tid);
         loop {
             sys::go_on(self.tid)?;
-            if self.wait()? == INTERRUPT {
-                break;
+            match self.wait()? {
+                INTERRUPT => break,
+                // Going on would carry it out.
+                SECCOMP_STOP => return Err(Gone),
+                _ => {}
             }
         }
         self.registers = Registers { orig_rax: nr, ..sys::registers(self.tid)? };
@@ -169,11 +178,15 @@ impl Tracee {
         self.registers.orig_rax = u64::MAX;
     }
 
+    /// Gives it registers that the host takes, to be in no call with.
     fn load(&self, registers: &Registers) -> Result<(), Gone> {
+        self.put(&Registers { orig_rax: u64::MAX, ..*registers })
+    }
+
+    fn put(&self, registers: &Registers) -> Result<(), Gone> {
         let user = |base: u64| if base < 1 << 47 { base } else { 0 };
         let selector = |value: u64| if value & !3 == 0 || value == 0x2b { value & 0xff } else { 0 };
         let registers = Registers {
-            orig_rax: u64::MAX,
             fs_base: user(registers.fs_base),
             gs_base: user(registers.gs_base),
             ds: selector(registers.ds),
@@ -189,7 +202,7 @@ impl Tracee {
     pub(crate) fn call(&mut self, call: [u64; 7]) -> Result<i64, Gone> {
         if self.at_call {
             self.at_call = false;
-            sys::set_registers(self.tid, &with_call(self.registers, call))?;
+            self.put(&with_call(self.registers, call))?;
             let result = self.finish()?;
             if !RESTARTS.contains(&result) {
                 return Ok(result);
@@ -203,9 +216,7 @@ impl Tracee {
         (self.dirty, self.at_call) = (true, false);
         loop {
             let [nr, ..] = call;
-            let registers =
-                Registers { rip: self.gate, orig_rax: u64::MAX, rax: nr, ..with_call(self.registers, call) };
-            sys::set_registers(self.tid, &registers)?;
+            self.load(&Registers { rip: self.gate, rax: nr, ..with_call(self.registers, call) })?;
             let entry = if self.filtered { SECCOMP_STOP } else { CALL_STOP };
             loop {
                 if self.filtered {
@@ -244,12 +255,16 @@ impl Tracee {
             rdi: addr,
             rsi: u64::from(old),
             rdx: u64::from(new),
+            rflags: FIXED_RFLAGS,
             ..self.registers
         };
         self.load(&registers)?;
         loop {
             sys::go_on(self.tid)?;
             let status = self.wait()?;
+            if status == SECCOMP_STOP {
+                return Err(Gone);
+            }
             if status == INTERRUPT || status >> 8 != 0 {
                 continue;
             }
@@ -263,13 +278,8 @@ impl Tracee {
     pub(crate) fn exit(&mut self) -> Result<(), Gone> {
         let call = [libc::SYS_exit as u64, 0, 0, 0, 0, 0, 0];
         if !self.at_call {
-            let registers = Registers {
-                rip: self.gate,
-                orig_rax: u64::MAX,
-                rax: libc::SYS_exit as u64,
-                ..self.registers
-            };
-            sys::set_registers(self.tid, &registers)?;
+            let [nr, ..] = call;
+            self.load(&Registers { rip: self.gate, rax: nr, ..with_call(self.registers, call) })?;
             loop {
                 sys::go_on(self.tid)?;
                 if self.wait()? == SECCOMP_STOP {
@@ -277,12 +287,14 @@ impl Tracee {
                 }
             }
         }
-        sys::set_registers(self.tid, &with_call(self.registers, call))?;
+        self.put(&with_call(self.registers, call))?;
         Ok(sys::go_on(self.tid)?)
     }
 }
 
 /// The registers of a thread that enters a call.
 fn with_call(registers: Registers, [nr, rdi, rsi, rdx, r10, r8, r9]: [u64; 7]) -> Registers {
-    Registers { orig_rax: nr, rax: -38i64 as u64, rdi, rsi, rdx, r10, r8, r9, ..registers }
+    // Without the trap flag: a clone would have it too, and nobody to trap to.
+    let rflags = FIXED_RFLAGS;
+    Registers { orig_rax: nr, rax: -38i64 as u64, rdi, rsi, rdx, r10, r8, r9, rflags, ..registers }
 }
