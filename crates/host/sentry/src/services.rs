@@ -12,6 +12,7 @@ use ktime::HostClock;
 use loader::CpuFacts;
 use mm::Memfds;
 use nix::time::ClockId;
+use socket::inet::Network;
 use syscalls::services::{FileSystemTypes, Machine, Parts, Services};
 use tmpfs::TmpFs;
 use vfs::{Attr, DeviceOpener, File, FileContext, FileSystem, MountNamespace, VfsPath};
@@ -64,6 +65,7 @@ pub(crate) fn services(
     random: Arc<dyn Randomness>,
     cpu: CpuFacts,
     machine: Machine,
+    network: Arc<Network>,
 ) -> Services {
     Services::new(Parts {
         mounts,
@@ -78,6 +80,7 @@ pub(crate) fn services(
         pipefs: AnonFs::pipefs(make_dev(0, 10)),
         anon: AnonFs::anon_inodefs(make_dev(0, 11)),
         sockfs: AnonFs::sockfs(make_dev(0, 12)),
+        network,
     })
 }
 

@@ -11,6 +11,7 @@ use hostproc::HostView;
 use kernel::kernel::{Kernel, Parts};
 use loader::CpuFacts;
 use procfs::CpuModel;
+use socket::inet::Network;
 use syscalls::dispatch::X86Calls;
 use syscalls::services::Machine;
 
@@ -81,8 +82,10 @@ pub fn run(
     let jobs = Jobs::new(&kernel);
     let devpts = Devpts::new(jobs.clone());
     let standard = Standard::new(&config.process, inherited.stdio, &devpts)?;
+    let network = Network::loopback();
     let materials = Materials {
         gofer,
+        network: Arc::clone(&network),
         kernel: &kernel,
         jobs: jobs.clone(),
         devpts: Arc::clone(&devpts),
@@ -95,7 +98,7 @@ pub fn run(
     };
     let (namespace, _) = tree::build(config, &materials)?;
     let machine = Machine { cpus: materials.cpus, memory: materials.memory };
-    syscalls.provide(services(Arc::clone(&namespace), early.random.clone(), early.cpu, machine));
+    syscalls.provide(services(Arc::clone(&namespace), early.random.clone(), early.cpu, machine, network));
     let random = early.random.clone();
     let watcher = Watcher::start()
         .map_err(|source| BootError::Host { doing: "starting the watch over host descriptors", source })?;

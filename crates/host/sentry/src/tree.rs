@@ -12,10 +12,11 @@ use devfs::job::JobControl;
 use devfs::{Devpts, Randomness, Tty};
 use goferfs::{Client, GoferFs, MountOptions, SocketTransport, Transport};
 use kernel::Kernel;
-use kernfs::{FsInfo, KernFs};
+use kernfs::{FsInfo, KernFs, Spec, StaticDir};
 use overlayfs::{Layers, OverlayFs};
 use procfs::view::{KernelView, Machine};
 use procfs::{CpuModel, ProcConfig};
+use socket::inet::{Network, show};
 use sysfs::SysConfig;
 use tmpfs::{Options, TmpFs};
 use vfs::{
@@ -50,6 +51,8 @@ pub(crate) struct Materials<'a> {
     pub(crate) memory: u64,
     /// Now.
     pub(crate) now: Timespec,
+    /// The network, for `/proc/net`.
+    pub(crate) network: Arc<Network>,
 }
 
 /// Builds the tree and returns it with the context of the first process.
@@ -210,7 +213,7 @@ impl Builder<'_> {
             KernelView::new(Arc::clone(self.materials.kernel), Arc::new(Files::new(namespace)), machine);
         let config = ProcConfig {
             processes: Arc::new(view),
-            net: None,
+            net: Some(net(&self.materials.network)),
             release: syscalls::RELEASE.to_owned(),
             version: "#1 SMP".to_owned(),
             filesystems: vec!["proc", "sysfs", "tmpfs", "devtmpfs", "devpts", "overlay"],
@@ -233,6 +236,16 @@ impl Builder<'_> {
         let (d, e) = rest.split_at(4);
         Ok(format!("{a}-{b}-{c}-{d}-{e}"))
     }
+}
+
+/// `/proc/net`.
+fn net(network: &Arc<Network>) -> Spec {
+    let files = show::FILES.iter().fold(StaticDir::new(), |dir, name| {
+        let network = Arc::clone(network);
+        let text = move |_: &FileContext<'_>| show::text(&network, name).ok_or(Errno::ENOENT);
+        dir.with(name, Spec::text(0o444, text))
+    });
+    files.spec()
 }
 
 /// `size=`, `mode=`, `uid=`, `gid=` and `nr_inodes=` of a tmpfs (`tmpfs(5)`).

@@ -1,9 +1,10 @@
-//! Sockets: the trait every family implements, Unix-domain sockets, and netlink as far as programs ask
-//! for interfaces.
+//! Sockets: the trait every family implements, Unix-domain sockets, TCP and UDP between the sockets of one
+//! sandbox, and netlink as far as programs ask for interfaces.
 //!
 //! - [`Socket`]: what the socket calls need of a family; non-blocking, like every file.
 //! - [`file`]: [`SocketFile`], a socket as the file behind a descriptor.
 //! - [`options`]: the options of level `SOL_SOCKET`.
+//! - [`inet`]: `AF_INET` and `AF_INET6`: TCP and UDP.
 //! - [`netlink`]: `AF_NETLINK` sockets that ask for interfaces and addresses.
 //! - [`unix`]: `AF_UNIX` stream, datagram and sequenced-packet sockets.
 //!
@@ -23,6 +24,7 @@ use sync::wait::WaitQueue;
 use vfs::{FileContext, IoctlRequest, Result};
 
 pub mod file;
+pub mod inet;
 pub mod netlink;
 pub mod options;
 pub mod unix;
@@ -100,6 +102,14 @@ pub enum Stall {
     Errno(Errno),
     /// It has to wait for `WRITABLE` (or an error) on this queue; `EAGAIN` for those who do not.
     Wait(WaitQueue),
+    /// It has begun and goes on by itself: who waits does so as for [`Wait`](Self::Wait), who does not, or
+    /// waits no longer, is told `otherwise` (`EINPROGRESS`, `EALREADY`).
+    Underway {
+        /// Where the end of it is told.
+        queue: WaitQueue,
+        /// For those who do not wait for it.
+        otherwise: Errno,
+    },
 }
 
 impl From<Errno> for Stall {
@@ -113,12 +123,24 @@ impl From<Stall> for Errno {
         match stall {
             Stall::Errno(errno) => errno,
             Stall::Wait(_) => Self::EAGAIN,
+            Stall::Underway { otherwise, .. } => otherwise,
         }
     }
 }
 
 /// Result of what may have to wait elsewhere than on the socket.
 pub type Try<T> = core::result::Result<T, Stall>;
+
+/// Control data that belongs to one family (`ip(7)`, `ipv6(7)`, timestamps).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Level.
+    pub level: i32,
+    /// Type at that level.
+    pub kind: i32,
+    /// The data.
+    pub data: Vec<u8>,
+}
 
 /// Control data of a message (`unix(7)`, `SCM_*`).
 #[derive(Clone, Default)]
@@ -128,12 +150,14 @@ pub struct Ancillary {
     /// `SCM_CREDENTIALS`. On the way out checked by the caller against the sender's privileges; on the
     /// way in present when the receiver asked (`SO_PASSCRED`).
     pub credentials: Option<Ucred>,
+    /// What a family reads or makes itself; of `SOL_SOCKET` only on the way in.
+    pub other: Vec<Control>,
 }
 
 impl Ancillary {
     /// Nothing in it?
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.credentials.is_none()
+        self.files.is_empty() && self.credentials.is_none() && self.other.is_empty()
     }
 }
 
@@ -260,7 +284,17 @@ pub trait Socket: Send + Sync + Any {
     fn peer_identity(&self) -> Option<(Ucred, Arc<[u32]>)> {
         None
     }
-    /// An option of a level other than `SOL_SOCKET`.
+    /// It has got its inode, `ino`, which `uid` owns: what `/proc/net` shows.
+    fn attached(&self, _ino: u64, _uid: u32) {}
+    /// An integer option of `SOL_SOCKET` was set.
+    fn switched(&self, _name: i32, _value: i32) {}
+    /// `SO_LINGER`: seconds, when it is on.
+    fn set_linger(&self, _seconds: Option<u32>) {}
+    /// What `SO_SNDBUF` and `SO_RCVBUF` show before anybody has set them; `None`: the usual size.
+    fn usual_buffers(&self) -> Option<(i32, i32)> {
+        None
+    }
+    /// An option of a level other than `SOL_SOCKET`, or one of it that is not the same for all.
     fn option(&self, _level: i32, _name: i32) -> Result<Vec<u8>> {
         Err(Errno::EOPNOTSUPP)
     }

@@ -17,6 +17,7 @@ use sync::wait::WaitQueue;
 use sync::{Mutex, order};
 use vfs::Result;
 
+use crate::inet::Network;
 use crate::{Ancillary, Asker, Outgoing, Received, Shutdown, Socket, Try};
 
 pub mod route;
@@ -73,7 +74,7 @@ struct State {
 pub struct NetlinkSocket {
     kind: SocketKind,
     ports: Arc<Ports>,
-    links: Arc<dyn Links>,
+    links: Arc<Network>,
     wait: WaitQueue,
     state: Mutex<order::FileState, State>,
 }
@@ -103,7 +104,7 @@ impl NetlinkSocket {
         kind: SocketKind,
         protocol: i32,
         ports: &Arc<Ports>,
-        links: &Arc<dyn Links>,
+        links: &Arc<Network>,
     ) -> Result<Arc<Self>> {
         if !matches!(kind, SocketKind::Raw | SocketKind::Datagram) {
             return Err(Errno::ESOCKTNOSUPPORT);
@@ -253,7 +254,7 @@ impl Socket for NetlinkSocket {
         let mut out = MsgFlags::empty();
         out.set(MsgFlags::TRUNC, bytes < datagram.len());
         // The kernel is nobody's process, and root.
-        let ancillary = Ancillary { files: Vec::new(), credentials: passes.then(Ucred::default) };
+        let ancillary = Ancillary { credentials: passes.then(Ucred::default), ..Ancillary::default() };
         let from = Some(address(0, 0));
         Ok(Received { bytes, full_len: datagram.len(), ancillary, from, flags: out, end: false })
     }

@@ -88,12 +88,15 @@ impl SocketFile {
 
     /// The options a socket from `accept` takes over from its listener.
     pub fn inherit(&self, from: &Self) {
-        let (values, linger) = {
+        let (values, linger, timeouts) = {
             let state = from.options.state.lock();
-            (state.values.clone(), state.linger)
+            (state.values.clone(), state.linger, (state.receive_timeout, state.send_timeout))
         };
         let mut state = self.options.state.lock();
         (state.values, state.linger) = (values, linger);
+        if self.socket().family() != abi::socket::AF_UNIX {
+            (state.receive_timeout, state.send_timeout) = timeouts;
+        }
     }
 
     /// `getsockopt(2)`: the whole value, which the caller cuts. `ENOPROTOOPT`.
@@ -140,11 +143,23 @@ impl SocketFile {
                 let cookie = *state.cookie.get_or_insert_with(|| NEXT.fetch_add(1, Ordering::Relaxed));
                 return Ok(cookie.to_ne_bytes().to_vec());
             }
-            SO_SNDBUF | SO_RCVBUF => BUFFER_BYTES,
+            SO_SNDBUF | SO_RCVBUF => match self.socket().usual_buffers() {
+                None => BUFFER_BYTES,
+                Some((send, receive)) => {
+                    if name == SO_SNDBUF {
+                        send
+                    } else {
+                        receive
+                    }
+                }
+            },
             SO_RCVLOWAT => 1,
             SO_PRIORITY | SO_MARK | SO_REUSEPORT => 0,
             name if SWITCHES.contains(&name) => 0,
-            _ => return Err(Errno::ENOPROTOOPT),
+            _ => {
+                drop(state);
+                return self.socket().option(SOL_SOCKET, name).map_err(no_option);
+            }
         };
         Ok(state.values.get(&name).copied().unwrap_or(default).to_ne_bytes().to_vec())
     }
@@ -161,7 +176,9 @@ impl SocketFile {
             }
             SO_LINGER => {
                 let second = value.get(4..).unwrap_or_default();
-                self.options.state.lock().linger = [i32::from(number != 0), int(second)?];
+                let seconds = int(second)?;
+                self.options.state.lock().linger = [i32::from(number != 0), seconds];
+                self.socket().set_linger((number != 0).then_some(seconds.max(0) as u32));
                 return Ok(());
             }
             SO_PASSCRED => return self.socket().set_passes_credentials(number != 0),
@@ -195,9 +212,10 @@ impl SocketFile {
             SO_DEBUG if number != 0 && !cred.capable(CapSet::NET_ADMIN) => return Err(Errno::EACCES),
             SO_REUSEPORT => i32::from(number != 0),
             name if SWITCHES.contains(&name) => i32::from(number != 0),
-            _ => return Err(Errno::ENOPROTOOPT),
+            _ => return self.socket().set_option(SOL_SOCKET, name, value).map_err(no_option),
         };
         self.options.state.lock().values.insert(name, kept);
+        self.socket().switched(name, kept);
         Ok(())
     }
 
@@ -226,6 +244,11 @@ impl SocketFile {
         *(if receive { &mut state.receive_timeout } else { &mut state.send_timeout }) = after;
         Ok(())
     }
+}
+
+/// A family without options of its own has none of this level either.
+fn no_option(errno: Errno) -> Errno {
+    if errno == Errno::EOPNOTSUPP { Errno::ENOPROTOOPT } else { errno }
 }
 
 /// A negative size is a large one.

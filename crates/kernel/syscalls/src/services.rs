@@ -7,7 +7,8 @@ use devfs::Randomness;
 use ktime::Clock;
 use loader::CpuFacts;
 use mm::SharedMemory;
-use socket::netlink::{Links, Loopback, Ports};
+use socket::inet::Network;
+use socket::netlink::Ports;
 use socket::unix::Names;
 use tmpfs::TmpFs;
 use vfs::{DeviceOpener, MountNamespace};
@@ -41,6 +42,8 @@ pub struct Parts {
     pub anon: Arc<AnonFs>,
     /// Where sockets live.
     pub sockfs: Arc<AnonFs>,
+    /// Interfaces, addresses and ports.
+    pub network: Arc<Network>,
 }
 
 /// A machine, in numbers.
@@ -68,7 +71,7 @@ pub struct Services {
     pub(crate) sockfs: Arc<AnonFs>,
     pub(crate) unix: Arc<Names>,
     pub(crate) netlink: Arc<Ports>,
-    pub(crate) links: Arc<dyn Links>,
+    pub(crate) network: Arc<Network>,
 }
 
 impl Services {
@@ -89,7 +92,7 @@ impl Services {
             sockfs: parts.sockfs,
             unix: Names::new(),
             netlink: Ports::new(),
-            links: Arc::new(Loopback),
+            network: parts.network,
         }
     }
 }

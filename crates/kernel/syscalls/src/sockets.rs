@@ -4,7 +4,8 @@
 //! - `control`: control data of messages. - `message`: the send and receive calls.
 //! - `options`: `getsockopt(2)`, `setsockopt(2)`.
 //!
-//! `AF_UNIX` and `AF_NETLINK` is all there is so far; every other family answers `EAFNOSUPPORT`.
+//! Families there are: `AF_UNIX`, `AF_INET`, `AF_INET6`, `AF_NETLINK`. `AF_PACKET` is `EPERM`, as without
+//! `CAP_NET_RAW`; every other is `EAFNOSUPPORT`.
 
 mod address;
 mod control;
@@ -18,7 +19,9 @@ use std::time::Duration;
 
 use abi::fs::{FileType, OpenFlags};
 use abi::poll::PollEvents;
-use abi::socket::{AF_NETLINK, AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, SocketKind};
+use abi::socket::{
+    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, SocketKind,
+};
 use abi::{Errno, SysError, SysResult};
 use anonfs::AnonAttr;
 use guestmem::{MemExt, UserAddr, UserPtr};
@@ -26,7 +29,7 @@ use kernel::{BlockError, Task};
 use socket::netlink::NetlinkSocket;
 use socket::unix::UnixSocket;
 use socket::{Shutdown, Socket, SocketFile, Stall, Try};
-use vfs::OpenFile;
+use vfs::{Inode, OpenFile};
 
 use crate::args::Fd;
 use crate::blocking::{Patience, until_ready};
@@ -93,14 +96,21 @@ fn until_room<T>(task: &Task, patience: Patience, mut attempt: impl FnMut() -> T
         let queue = match outcome {
             Ok(value) => return Ok(value),
             Err(Stall::Errno(errno)) => return Err(errno.into()),
-            Err(Stall::Wait(queue)) => queue,
+            Err(Stall::Wait(queue) | Stall::Underway { queue, .. }) => queue,
         };
+        let begun = std::cell::Cell::new(false);
         let again = || match attempt() {
             Err(Stall::Wait(next)) if next.is_same(&queue) => None,
+            Err(Stall::Underway { queue: next, .. }) if next.is_same(&queue) => {
+                begun.set(true);
+                None
+            }
             other => Some(other),
         };
         match task.wait_for(&queue, PollEvents::OUT, deadline, again) {
             Ok(next) => outcome = next,
+            // As on Linux: a connection that takes longer goes on.
+            Err(BlockError::TimedOut) if begun.get() => return Err(Errno::EINPROGRESS.into()),
             Err(BlockError::TimedOut) => return Err(Errno::EAGAIN.into()),
             Err(BlockError::Interrupted) if deadline.is_some() => return Err(Errno::EINTR.into()),
             Err(error @ BlockError::Interrupted) => return Err(SysError::from(error)),
@@ -113,6 +123,7 @@ fn describe(cx: &Cx<'_>, socket: Arc<dyn Socket>, flags: u32) -> Arc<OpenFile> {
     let (cred, now) = (cx.task.cred(), cx.services.clock.realtime().into());
     let attr = AnonAttr { kind: FileType::Socket, uid: cred.fsuid, gid: cred.fsgid, now };
     let inode = cx.services.sockfs.inode(None, attr);
+    socket.attached(inode.attr().map_or(0, |attr| attr.ino), cred.fsuid);
     let name = inode.name();
     let mut status = OpenFlags::RDWR;
     status.set(OpenFlags::NONBLOCK, flags & SOCK_NONBLOCK != 0);
@@ -132,8 +143,10 @@ fn check_new(family: i32, kind: u32) -> SysResult<(u16, Option<SocketKind>, u32)
         return Err(Errno::EINVAL.into());
     }
     let family = family as u16;
-    if !matches!(family, AF_UNIX | AF_NETLINK) {
-        return Err(Errno::EAFNOSUPPORT.into());
+    match family {
+        AF_UNIX | AF_INET | AF_INET6 | AF_NETLINK => {}
+        AF_PACKET => return Err(Errno::EPERM.into()),
+        _ => return Err(Errno::EAFNOSUPPORT.into()),
     }
     Ok((family, SocketKind::from_raw(kind & TYPE_MASK), flags))
 }
@@ -149,11 +162,14 @@ fn check_unix(kind: Option<SocketKind>, protocol: i32) -> SysResult<SocketKind> 
 /// `socket(2)`.
 pub(crate) fn socket(cx: &mut Cx<'_>, family: i32, kind: u32, protocol: i32) -> SysResult<Fd> {
     let (family, kind, flags) = check_new(family, kind)?;
-    let socket: Arc<dyn Socket> = if family == AF_NETLINK {
-        let kind = kind.ok_or(Errno::ESOCKTNOSUPPORT)?;
-        NetlinkSocket::new(kind, protocol, &cx.services.netlink, &cx.services.links)?
-    } else {
-        UnixSocket::new(check_unix(kind, protocol)?, &cx.services.unix)
+    let network = &cx.services.network;
+    let socket: Arc<dyn Socket> = match family {
+        AF_NETLINK => {
+            let kind = kind.ok_or(Errno::ESOCKTNOSUPPORT)?;
+            NetlinkSocket::new(kind, protocol, &cx.services.netlink, network)?
+        }
+        AF_INET | AF_INET6 => socket::inet::socket(family == AF_INET6, kind, protocol, network)?,
+        _ => UnixSocket::new(check_unix(kind, protocol)?, &cx.services.unix),
     };
     let file = describe(cx, socket, flags);
     cx.install(file, flags & SOCK_CLOEXEC != 0)

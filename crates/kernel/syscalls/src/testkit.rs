@@ -79,6 +79,7 @@ impl Guest {
             pipefs: AnonFs::pipefs(2),
             anon: AnonFs::anon_inodefs(3),
             sockfs: AnonFs::sockfs(4),
+            network: socket::inet::Network::loopback(),
             devices: Arc::new(NoDevices),
         }));
         let fs = SharedFs::new(FsContext::new(mounts.root()));

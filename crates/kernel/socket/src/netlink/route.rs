@@ -1,6 +1,6 @@
 //! Requests of `rtnetlink(7)`, and their answers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use abi::Errno;
 use abi::socket::{AF_INET, AF_INET6};
@@ -96,7 +96,8 @@ pub struct Loopback;
 
 impl Links for Loopback {
     fn links(&self) -> Vec<Link> {
-        let ip = IpAddr::from([127, 0, 0, 1]);
+        let four = Address { ip: IpAddr::from([127, 0, 0, 1]), prefix: 8, scope: SCOPE_HOST };
+        let six = Address { ip: Ipv6Addr::LOCALHOST.into(), prefix: 128, scope: SCOPE_HOST };
         vec![Link {
             index: 1,
             name: "lo".to_owned(),
@@ -104,7 +105,7 @@ impl Links for Loopback {
             flags: IFF_UP | IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP,
             mtu: 65_536,
             mac: [0; 6],
-            addresses: vec![Address { ip, prefix: 8, scope: SCOPE_HOST }],
+            addresses: vec![four, six],
         }]
     }
 }
@@ -296,7 +297,7 @@ mod tests {
         let kinds = |kind, payload: &[u8]| ask(kind, DUMP, payload).into_iter().map(|(kind, _)| kind);
         assert!(kinds(GET_LINK, &[0; 16]).eq([NEW_LINK, DONE]));
         assert!(kinds(GET_ADDRESS, &[2]).eq([NEW_ADDRESS, DONE]));
-        assert!(kinds(GET_ADDRESS, &[10]).eq([DONE]));
+        assert!(kinds(GET_ADDRESS, &[10]).eq([NEW_ADDRESS, DONE]));
         assert!(kinds(26, &[0; 12]).eq([DONE]));
     }
 

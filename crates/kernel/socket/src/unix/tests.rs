@@ -73,7 +73,7 @@ impl World {
         files: Vec<FileRef>,
     ) -> Try<usize> {
         let to = to.map(address);
-        let ancillary = Ancillary { files, credentials: None };
+        let ancillary = Ancillary { files, ..Ancillary::default() };
         let message = Outgoing { flags: MsgFlags::empty(), to: to.as_deref(), ancillary: &ancillary };
         socket.send(&self.asker(), &mut SliceSource(bytes), &message)
     }

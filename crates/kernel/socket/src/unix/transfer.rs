@@ -53,7 +53,7 @@ impl UnixSocket {
         let mut sent = 0;
         while source.remaining() > 0 {
             let files = if sent == 0 { message.ancillary.files.clone() } else { Vec::new() };
-            let control = Ancillary { files, credentials: message.ancillary.credentials };
+            let control = Ancillary { files, credentials: message.ancillary.credentials, other: Vec::new() };
             match self.send_part(asker, source, &peer, control) {
                 Ok(0) => break,
                 Ok(n) => sent += n,
@@ -223,7 +223,7 @@ impl UnixSocket {
         let bytes = put_all(sink, &data)?;
         let mut out = MsgFlags::empty();
         out.set(MsgFlags::TRUNC, bytes < data.len());
-        let ancillary = Ancillary { files, credentials };
+        let ancillary = Ancillary { files, credentials, other: Vec::new() };
         Ok(Received { bytes, full_len: data.len(), ancillary, from, flags: out, end: false })
     }
 
@@ -248,7 +248,7 @@ impl UnixSocket {
             }
         }
         let Taken { files, credentials, from, end, .. } = taken;
-        let ancillary = Ancillary { files, credentials };
+        let ancillary = Ancillary { files, credentials, other: Vec::new() };
         Ok(Received { bytes, full_len: bytes, ancillary, from, flags: MsgFlags::empty(), end })
     }
 

@@ -7,7 +7,7 @@ use abi::{Errno, SysResult};
 use cred::{CapSet, Credentials};
 use guestmem::{UserAddr, UserMem};
 use socket::options::SOL_SOCKET;
-use socket::{Ancillary, FileRef, Socket};
+use socket::{Ancillary, Control, FileRef, Socket};
 use vfs::OpenFile;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -41,8 +41,11 @@ pub(super) fn load(cx: &Cx<'_>, socket: &dyn Socket, addr: UserAddr, len: u64) -
             match head.kind {
                 RIGHTS if socket.family() == AF_UNIX => load_files(cx, data, &mut ancillary.files)?,
                 CREDENTIALS => ancillary.credentials = Some(load_credentials(cx, data)?),
+                // SO_TIMESTAMPING, SO_MARK, SCM_TXTIME: nothing that a packet here could carry.
                 _ => return Err(Errno::EINVAL.into()),
             }
+        } else {
+            ancillary.other.push(Control { level: head.level, kind: head.kind, data: data.to_vec() });
         }
         let Some(next) = len.checked_next_multiple_of(8).and_then(|next| rest.get(next..)) else { break };
         rest = next;
@@ -102,7 +105,7 @@ impl ControlOut {
     }
 
     /// Puts one head and what fits of its data.
-    fn put(&mut self, mem: &dyn UserMem, kind: i32, data: &[u8]) -> SysResult<()> {
+    fn put(&mut self, mem: &dyn UserMem, level: i32, kind: i32, data: &[u8]) -> SysResult<()> {
         let left = self.left();
         if left < HEAD {
             self.cut = true;
@@ -110,7 +113,7 @@ impl ControlOut {
         }
         let len = (HEAD + data.len()).min(left);
         self.cut |= len < HEAD + data.len();
-        let head = CmsgHdr { len: len as u64, level: SOL_SOCKET, kind };
+        let head = CmsgHdr { len: len as u64, level, kind };
         let mut bytes = head.as_bytes().to_vec();
         bytes.extend_from_slice(data);
         bytes.truncate(len);
@@ -124,7 +127,10 @@ impl ControlOut {
     pub(super) fn store(&mut self, cx: &Cx<'_>, control: Ancillary, flags: MsgFlags) -> SysResult<()> {
         let mm = cx.mm();
         if let Some(credentials) = control.credentials {
-            self.put(mm.as_ref(), CREDENTIALS, credentials.as_bytes())?;
+            self.put(mm.as_ref(), SOL_SOCKET, CREDENTIALS, credentials.as_bytes())?;
+        }
+        for Control { level, kind, data } in &control.other {
+            self.put(mm.as_ref(), *level, *kind, data)?;
         }
         if control.files.is_empty() {
             return Ok(());
@@ -140,7 +146,11 @@ impl ControlOut {
             }
         }
         self.cut |= numbers.len() < total;
-        if numbers.is_empty() { Ok(()) } else { self.put(mm.as_ref(), RIGHTS, numbers.as_bytes()) }
+        if numbers.is_empty() {
+            Ok(())
+        } else {
+            self.put(mm.as_ref(), SOL_SOCKET, RIGHTS, numbers.as_bytes())
+        }
     }
 }
 

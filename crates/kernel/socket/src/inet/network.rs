@@ -1,0 +1,224 @@
+//! The network of a sandbox: its interfaces and addresses, and who has which port.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use abi::Errno;
+use sync::{Mutex, order};
+use vfs::Result;
+
+use super::ports::{Claim, Ports};
+use super::tcp::Core as TcpCore;
+use super::udp::Core as UdpCore;
+use crate::netlink::{Address, Link, Links};
+
+/// How long a connection is remembered after its end (`TCP_TIMEWAIT_LEN`).
+const TIME_WAIT: Duration = Duration::from_secs(60);
+/// After so long a connection out may take the place of a remembered one (`net.ipv4.tcp_tw_reuse`).
+const REUSE_AFTER: Duration = Duration::from_secs(1);
+/// Most connections that are remembered; the oldest is forgotten.
+const MAX_WAITING: usize = 16_384;
+
+/// Both ends of a connection: here, and there.
+pub(super) type Tuple = (SocketAddr, SocketAddr);
+
+/// Streams: their ports, and the connections there are.
+pub(super) struct Streams {
+    pub(super) ports: Ports<TcpCore>,
+    pub(super) connections: Connections,
+}
+
+/// Connections from here; of one within the sandbox both directions.
+#[derive(Default)]
+pub(super) struct Connections {
+    open: HashMap<Tuple, u64>,
+    /// Those remembered, oldest first.
+    waiting: VecDeque<(Instant, Tuple, u64)>,
+    /// Entries of `waiting` that are still meant.
+    remembered: HashMap<Tuple, (Instant, u64)>,
+}
+
+impl Connections {
+    /// May there be a connection between these? One that is remembered must have been for a while.
+    pub(super) fn is_free(&self, tuple: Tuple, now: Instant) -> bool {
+        let recent = |(until, _): &(Instant, u64)| *until > now + (TIME_WAIT - REUSE_AFTER);
+        !self.open.contains_key(&tuple) && !self.remembered.get(&tuple).is_some_and(recent)
+    }
+
+    /// Those remembered, with the time that is left.
+    pub(super) fn remembered(&self, now: Instant) -> Vec<(Tuple, Duration)> {
+        let left = |until: &Instant| until.saturating_duration_since(now);
+        self.remembered.iter().map(|(tuple, (until, _))| (*tuple, left(until))).collect()
+    }
+}
+
+impl Streams {
+    /// Forgets connections whose time is over.
+    fn expire(&mut self, now: Instant) {
+        while let Some((until, tuple, id)) = self.connections.waiting.front().copied() {
+            if until > now && self.connections.waiting.len() <= MAX_WAITING {
+                break;
+            }
+            self.connections.waiting.pop_front();
+            self.forget(tuple, id);
+        }
+    }
+
+    fn forget(&mut self, tuple: Tuple, id: u64) {
+        if self.connections.remembered.get(&tuple).is_some_and(|(_, known)| *known == id) {
+            self.connections.remembered.remove(&tuple);
+            self.ports.release(tuple.0.port(), id);
+        }
+    }
+
+    /// Enters a connection of socket `id`.
+    pub(super) fn connect(&mut self, tuple: Tuple, id: u64) {
+        if let Some((_, old)) = self.connections.remembered.get(&tuple).copied() {
+            self.forget(tuple, old);
+        }
+        self.connections.open.insert(tuple, id);
+    }
+
+    /// A connection of socket `id` is none any more.
+    pub(super) fn disconnect(&mut self, tuple: Tuple, id: u64) {
+        if self.connections.open.get(&tuple) == Some(&id) {
+            self.connections.open.remove(&tuple);
+        }
+    }
+
+    /// Remembers a connection whose end came from here.
+    pub(super) fn remember(&mut self, tuple: Tuple, id: u64, claim: Claim<TcpCore>) {
+        let until = Instant::now() + TIME_WAIT;
+        self.ports.add(tuple.0.port(), id, claim);
+        self.connections.remembered.insert(tuple, (until, id));
+        self.connections.waiting.push_back((until, tuple, id));
+    }
+}
+
+/// A network.
+pub struct Network {
+    links: Mutex<order::Leaf, Vec<Link>>,
+    streams: Mutex<order::Leaf, Streams>,
+    datagrams: Mutex<order::Leaf, Ports<UdpCore>>,
+    next_id: AtomicU64,
+    /// Ports that are given out on a listener shared by several, in turn.
+    turn: AtomicU64,
+    /// Nobody outside can tell how senders are spread.
+    salt: RandomState,
+}
+
+impl Network {
+    /// With these interfaces.
+    pub fn new(links: Vec<Link>) -> Arc<Self> {
+        let streams = Streams { ports: Ports::new(true), connections: Connections::default() };
+        Arc::new(Self {
+            links: Mutex::new(links),
+            streams: Mutex::new(streams),
+            datagrams: Mutex::new(Ports::new(false)),
+            next_id: AtomicU64::new(1),
+            turn: AtomicU64::new(0),
+            salt: RandomState::new(),
+        })
+    }
+
+    /// Nothing but a loopback that is up.
+    pub fn loopback() -> Arc<Self> {
+        Self::new(crate::netlink::Loopback.links())
+    }
+
+    /// A number for a socket; later ones are larger.
+    pub(super) fn id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Which of `count` sockets that share a port a datagram is for: always the same for the same two ends.
+    pub(super) fn share_of(&self, from: SocketAddr, to: SocketAddr, count: usize) -> usize {
+        (self.salt.hash_one((from, to)) % count.max(1) as u64) as usize
+    }
+
+    /// Another number each time, to choose among equals.
+    pub(super) fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed) as usize
+    }
+
+    /// Streams, with what is over forgotten. Their sockets must not be dropped under the lock.
+    pub(super) fn streams<T>(&self, with: impl FnOnce(&mut Streams) -> T) -> T {
+        let mut streams = self.streams.lock();
+        streams.expire(Instant::now());
+        with(&mut streams)
+    }
+
+    /// Datagram sockets, likewise.
+    pub(super) fn datagrams<T>(&self, with: impl FnOnce(&mut Ports<UdpCore>) -> T) -> T {
+        with(&mut self.datagrams.lock())
+    }
+
+    /// Does a packet to `ip` stay in the sandbox?
+    pub(super) fn is_local(&self, ip: IpAddr) -> bool {
+        if ip.is_loopback() || ip.is_unspecified() {
+            return true;
+        }
+        self.links.lock().iter().flat_map(|link| &link.addresses).any(|address| address.ip == ip)
+    }
+
+    /// Is it the broadcast address of everybody, or of an interface's network?
+    pub(super) fn is_broadcast(&self, ip: IpAddr) -> bool {
+        let IpAddr::V4(ip) = ip else { return false };
+        let links = self.links.lock();
+        let mut addresses = links.iter().flat_map(|link| &link.addresses);
+        ip.is_broadcast() || addresses.any(|address| broadcast(address) == Some(ip))
+    }
+
+    /// The address a packet to `to` comes from. `ENETUNREACH` when no way leads there.
+    pub(super) fn source(&self, to: IpAddr) -> Result<IpAddr> {
+        match to {
+            IpAddr::V4(ip) if ip.is_loopback() || ip.is_unspecified() => Ok(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ok(Ipv6Addr::LOCALHOST.into()),
+            to if self.is_local(to) => Ok(to),
+            _ => Err(Errno::ENETUNREACH),
+        }
+    }
+
+    /// The interface with address `ip`; of multicast addresses the loopback.
+    pub(super) fn interface_of(&self, ip: IpAddr) -> u32 {
+        let links = self.links.lock();
+        let found = links.iter().find(|link| link.addresses.iter().any(|address| address.ip == ip));
+        found.or(links.first()).map_or(0, |link| link.index)
+    }
+
+    /// The interface that leads out of the sandbox; `None` when there is none.
+    pub(super) fn outward(&self) -> Option<u32> {
+        let links = self.links.lock();
+        let leads = |link: &&Link| link.addresses.iter().any(|address| !address.ip.is_loopback());
+        links.iter().find(leads).map(|link| link.index)
+    }
+
+    /// An address of interface `index`.
+    pub(super) fn address_of(&self, index: u32, v6: bool) -> Option<IpAddr> {
+        let links = self.links.lock();
+        let link = links.iter().find(|link| link.index == index)?;
+        link.addresses.iter().map(|address| address.ip).find(|ip| ip.is_ipv6() == v6)
+    }
+}
+
+/// The broadcast address of an address's network; one of a single host has none.
+pub(crate) fn broadcast(address: &Address) -> Option<Ipv4Addr> {
+    match address.ip {
+        IpAddr::V4(ip) if (1..31).contains(&address.prefix) && !ip.is_loopback() => {
+            Some(Ipv4Addr::from(u32::from(ip) | u32::MAX >> address.prefix))
+        }
+        // The loopback's has no broadcast by its flags, and its last address is one all the same.
+        IpAddr::V4(ip) if ip.is_loopback() && address.prefix == 8 => Some(Ipv4Addr::new(127, 255, 255, 255)),
+        _ => None,
+    }
+}
+
+impl Links for Network {
+    fn links(&self) -> Vec<Link> {
+        self.links.lock().clone()
+    }
+}
