@@ -243,7 +243,7 @@ fn net(network: &Arc<Network>) -> Spec {
     let files = show::FILES.iter().fold(StaticDir::new(), |dir, name| {
         let network = Arc::clone(network);
         let text = move |_: &FileContext<'_>| show::text(&network, name).ok_or(Errno::ENOENT);
-        dir.with(name, Spec::text(0o444, text))
+        dir.with(*name, Spec::text(0o444, text))
     });
     files.spec()
 }

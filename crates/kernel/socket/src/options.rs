@@ -132,6 +132,8 @@ impl SocketFile {
 
     /// Options that are only kept.
     fn kept(&self, name: i32) -> Result<Vec<u8>> {
+        // Asked before the lock, which stands behind those of sockets.
+        let usual = self.socket().usual_buffers().unwrap_or((BUFFER_BYTES, BUFFER_BYTES));
         let mut state = self.options.state.lock();
         let timeout = |after: Option<Duration>| Timeval::from(after.unwrap_or_default()).as_bytes().to_vec();
         let default = match name {
@@ -143,16 +145,8 @@ impl SocketFile {
                 let cookie = *state.cookie.get_or_insert_with(|| NEXT.fetch_add(1, Ordering::Relaxed));
                 return Ok(cookie.to_ne_bytes().to_vec());
             }
-            SO_SNDBUF | SO_RCVBUF => match self.socket().usual_buffers() {
-                None => BUFFER_BYTES,
-                Some((send, receive)) => {
-                    if name == SO_SNDBUF {
-                        send
-                    } else {
-                        receive
-                    }
-                }
-            },
+            SO_SNDBUF => usual.0,
+            SO_RCVBUF => usual.1,
             SO_RCVLOWAT => 1,
             SO_PRIORITY | SO_MARK | SO_REUSEPORT => 0,
             name if SWITCHES.contains(&name) => 0,

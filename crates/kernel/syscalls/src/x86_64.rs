@@ -53,7 +53,7 @@ syscall_table! {
         setitimer => full, timers::setitimer;
         getpid => full, identity::getpid;
         sendfile => full, copy::sendfile;
-        socket => partial("AF_UNIX and AF_NETLINK only so far; other families answer EAFNOSUPPORT"), sockets::socket;
+        socket => partial("AF_UNIX, AF_INET, AF_INET6 and AF_NETLINK; no raw, ping and packet sockets"), sockets::socket;
         connect => full, sockets::connect;
         accept => full, sockets::accept;
         sendto => partial("no out-of-band data on Unix sockets"), sockets::sendto;
@@ -65,7 +65,7 @@ syscall_table! {
         listen => full, sockets::listen;
         getsockname => full, sockets::getsockname;
         getpeername => full, sockets::getpeername;
-        socketpair => partial("AF_UNIX only so far; other families answer EAFNOSUPPORT"), sockets::socketpair;
+        socketpair => partial("no pairs of families that Linux has and this has not"), sockets::socketpair;
         setsockopt => partial("no filters, timestamps or SO_PEEK_OFF"), sockets::setsockopt;
         getsockopt => partial("no filters, timestamps or SO_PEEK_OFF"), sockets::getsockopt;
         clone => partial("no namespaces yet"), clone::clone;

@@ -268,7 +268,7 @@ impl Socket for TcpSocket {
             let change = |claim: &mut super::ports::Claim<Core>| (claim.reuse, claim.share) = (reuse, share);
             self.core.network.streams(|streams| streams.ports.change(port, self.core.id, change));
         }
-        if matches!(name, SO_OOBINLINE | SO_RCVLOWAT) {
+        if matches!(name, SO_OOBINLINE | SO_RCVLOWAT | SO_REUSEADDR) {
             self.resize();
         }
     }

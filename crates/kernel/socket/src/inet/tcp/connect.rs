@@ -352,7 +352,7 @@ impl Core {
 
     /// When a connection has ended in order, the side that closed first is remembered (`TIME_WAIT`).
     fn remember(self: &Arc<Self>, end: &End, closed: Closed) {
-        let Closed::Waiting(first) = closed else { return };
+        let Closed::Waiting(first, reuse) = closed else { return };
         let (local, remote, settings) = {
             let state = self.state.lock();
             (state.local, state.remote, state.settings.clone())
@@ -361,7 +361,7 @@ impl Core {
         let tuple = if first == end.side() { (local, remote) } else { (remote, local) };
         let mut claim = self.claim(tuple.0, &settings);
         // Its socket may outlive it, or have gone before.
-        (claim.waiting, claim.socket) = (true, Weak::new());
+        (claim.waiting, claim.reuse, claim.socket) = (true, reuse, Weak::new());
         let server = if end.side() == Side::Server { local } else { remote };
         claim.connected = tuple.0 != server;
         let id = self.network.id();

@@ -141,7 +141,7 @@ impl Settings {
         // Half of what is accounted is data, as Linux reckons.
         let receive = self.receive.map_or(RECEIVE_BYTES as usize, |bytes| bytes / 2);
         let send = self.send.map_or(SEND_ROOM, |bytes| bytes / 2);
-        Sizes { receive, send, lowat: self.lowat, inline: self.inline }
+        Sizes { receive, send, lowat: self.lowat, inline: self.inline, reuse: self.reuse }
     }
 
     /// An integer option of `SOL_TCP`; `connected` by the loopback.

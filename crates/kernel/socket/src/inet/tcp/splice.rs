@@ -49,6 +49,8 @@ struct Half {
     inline: bool,
     /// `SO_RCVLOWAT`.
     lowat: usize,
+    /// `SO_REUSEADDR`, for when the end is only remembered.
+    reuse: bool,
     /// Bytes sent, and when last; bytes received, and when last.
     sent: u64,
     last_sent: Instant,
@@ -73,6 +75,7 @@ impl Half {
             starved: false,
             inline: sizes.inline,
             lowat: sizes.lowat,
+            reuse: sizes.reuse,
             sent: 0,
             last_sent: now,
             received: 0,
@@ -102,6 +105,8 @@ pub(super) struct Sizes {
     pub(super) lowat: usize,
     /// `SO_OOBINLINE`.
     pub(super) inline: bool,
+    /// `SO_REUSEADDR`.
+    pub(super) reuse: bool,
 }
 
 struct Both {
@@ -192,8 +197,9 @@ pub(super) struct Facts {
 pub(super) enum Closed {
     /// The other end goes on, or nothing is to be remembered.
     Open,
-    /// Both have closed in order; the end of this side closed first, and is remembered.
-    Waiting(Side),
+    /// Both have closed in order; the end of this side closed first, and is remembered with its
+    /// `SO_REUSEADDR`.
+    Waiting(Side, bool),
 }
 
 impl End {
@@ -462,7 +468,7 @@ impl End {
     pub(super) fn resize(&self, sizes: Sizes) {
         self.with(|mine, _| {
             (mine.receive_limit, mine.send_limit) = (sizes.receive, sizes.send);
-            (mine.lowat, mine.inline) = (sizes.lowat, sizes.inline);
+            (mine.lowat, mine.inline, mine.reuse) = (sizes.lowat, sizes.inline, sizes.reuse);
         });
         self.made_room();
         self.queue(self.side).notify(PollEvents::WRITABLE | PollEvents::READABLE);
@@ -518,7 +524,7 @@ fn closed(both: &mut Both) -> Closed {
     let (client, server) = both.of(Side::Client);
     let orderly = client.finished && server.finished && !client.broken;
     match both.first.take_if(|_| orderly) {
-        Some(first) => Closed::Waiting(first),
+        Some(first) => Closed::Waiting(first, both.of(first).0.reuse),
         None => Closed::Open,
     }
 }
