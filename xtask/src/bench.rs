@@ -46,6 +46,9 @@ impl Options {
     }
 }
 
+/// Platforms of ours, a column each.
+const PLATFORMS: &[&str] = &["systrap", "ptrace"];
+
 /// One way to run the guest program.
 struct Contestant {
     name: String,
@@ -128,9 +131,13 @@ pub(crate) fn build_runsc(root: &Path) -> anyhow::Result<PathBuf> {
 fn contestants(root: &Path, options: &Options) -> anyhow::Result<Vec<Contestant>> {
     let ours = build_runsc(root)?;
     let mut all = vec![Contestant { name: "native".to_owned(), prefix: Vec::new() }];
-    for path in std::iter::once(&ours).chain(&options.peers) {
-        let name = if *path == ours { "rampart".to_owned() } else { path.display().to_string() };
-        all.push(Contestant { name, prefix: vec![path.display().to_string(), "do".to_owned()] });
+    for platform in PLATFORMS {
+        let prefix = [&ours.display().to_string(), "--platform", platform, "do"].map(str::to_owned).to_vec();
+        all.push(Contestant { name: (*platform).to_owned(), prefix });
+    }
+    for path in &options.peers {
+        let path = path.display().to_string();
+        all.push(Contestant { name: path.clone(), prefix: vec![path, "do".to_owned()] });
     }
     Ok(all)
 }
