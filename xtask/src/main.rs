@@ -26,6 +26,8 @@ chores:
          and in sandboxes, in one run
   fuzz   SECONDS: feed each fuzz target that long, from a new seed
   soak   MINUTES: a guest that makes and removes all kinds of things that long; the Sentry must stay flat
+  engines   compare uses of docker with runc, and kill processes of containers at random; for root, with
+         Debian's docker.io
   docs [RUNSC]   rewrite the pages of docs/ that runsc itself can tell
   known-failures   rewrite tests/known-failures from what is seen; the lists may only shrink
   test   install what the tests need (Debian, root), then run every check and every test
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
             Some(minutes) => soak::run(&root(), minutes),
             None => Err(anyhow::anyhow!("soak takes a number of minutes")),
         },
+        Some("engines") => suite::engines(&root()),
         Some("docs") => match std::env::args().nth(2) {
             Some(runsc) => docs::run(&root(), Path::new(&runsc)).map(|()| true),
             None => suite::docs(&root()),

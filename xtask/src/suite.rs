@@ -144,6 +144,26 @@ pub(crate) fn fuzz(root: &Path, seconds: u64) -> anyhow::Result<bool> {
 }
 
 /// Runs cargo with no stdin; true when it succeeded.
+/// Runs the scripts in `tests/engines` with a release build. Whether both pass.
+///
+/// # Errors
+/// When one cannot be run.
+pub(crate) fn engines(root: &Path) -> anyhow::Result<bool> {
+    if !cargo(root, &["build", "--release", "--package", "runsc"])? {
+        return Ok(false);
+    }
+    let metadata = MetadataCommand::new().manifest_path(root.join("Cargo.toml")).no_deps().exec()?;
+    let runsc = metadata.target_directory.into_std_path_buf().join("release/runsc");
+    let mut all = true;
+    for (script, more) in [("docker.sh", &[] as &[&str]), ("kills.sh", &["500", "100"])] {
+        note(&format!("== tests/engines/{script}"));
+        let path = root.join("tests/engines").join(script);
+        all &=
+            Command::new(path).arg(&runsc).args(more).status().with_context(|| script.to_owned())?.success();
+    }
+    Ok(all)
+}
+
 fn cargo(root: &Path, args: &[&str]) -> anyhow::Result<bool> {
     note(&format!("== cargo {}", args.join(" ")));
     let status = command(root, args).status().context("running cargo")?;
