@@ -2,6 +2,7 @@
 //! addresses there are.
 //!
 //! - [`route`]: requests and their answers. - [`Links`]: where the answers come from.
+//! - `diag`: what sockets there are (`NETLINK_SOCK_DIAG`, `sock_diag(7)`).
 //!
 //! Deliberately absent: changes (`EOPNOTSUPP` for those who may), multicast news, other protocols.
 
@@ -20,10 +21,15 @@ use vfs::Result;
 use crate::inet::Network;
 use crate::{Ancillary, Asker, Outgoing, Received, Shutdown, Socket, Try};
 
+mod diag;
 pub mod route;
 
 pub use route::{Address, Link, Links, Loopback};
 
+/// `NETLINK_ROUTE`.
+const ROUTE: i32 = 0;
+/// `NETLINK_SOCK_DIAG`.
+const SOCK_DIAG: i32 = 4;
 /// `SOL_NETLINK`.
 const SOL_NETLINK: i32 = 270;
 /// `NETLINK_LISTEN_ALL_NSID`, `NETLINK_CAP_ACK`, ... up to `NETLINK_GET_STRICT_CHK`.
@@ -73,6 +79,7 @@ struct State {
 /// A netlink socket that talks to the kernel about interfaces.
 pub struct NetlinkSocket {
     kind: SocketKind,
+    protocol: i32,
     ports: Arc<Ports>,
     links: Arc<Network>,
     wait: WaitQueue,
@@ -99,7 +106,7 @@ fn address(port: u32, groups: u32) -> Vec<u8> {
 
 impl NetlinkSocket {
     /// A fresh socket. `ESOCKTNOSUPPORT` for types other than raw and datagram, `EPROTONOSUPPORT` for
-    /// protocols other than `NETLINK_ROUTE`.
+    /// protocols other than `NETLINK_ROUTE` and `NETLINK_SOCK_DIAG`.
     pub fn new(
         kind: SocketKind,
         protocol: i32,
@@ -109,11 +116,11 @@ impl NetlinkSocket {
         if !matches!(kind, SocketKind::Raw | SocketKind::Datagram) {
             return Err(Errno::ESOCKTNOSUPPORT);
         }
-        if protocol != 0 {
+        if !matches!(protocol, ROUTE | SOCK_DIAG) {
             return Err(Errno::EPROTONOSUPPORT);
         }
         let (ports, links) = (Arc::clone(ports), Arc::clone(links));
-        Ok(Arc::new(Self { kind, ports, links, wait: WaitQueue::new(), state: Mutex::default() }))
+        Ok(Arc::new(Self { kind, protocol, ports, links, wait: WaitQueue::new(), state: Mutex::default() }))
     }
 
     /// The port, which is taken when there is none yet.
@@ -156,6 +163,10 @@ impl Socket for NetlinkSocket {
 
     fn kind(&self) -> SocketKind {
         self.kind
+    }
+
+    fn protocol(&self) -> i32 {
+        self.protocol
     }
 
     fn bind(&self, asker: &Asker<'_>, address: &[u8]) -> Result<()> {
@@ -223,7 +234,12 @@ impl Socket for NetlinkSocket {
             }
         }
         let privileged = asker.cred.capable(CapSet::NET_ADMIN);
-        self.answer(route::answer(&request, port, privileged, &self.links.links()));
+        self.answer(match self.protocol {
+            SOCK_DIAG => route::answer_each(&request, port, |head, payload, out| {
+                diag::one(head, payload, port, &self.links, out)
+            }),
+            _ => route::answer(&request, port, privileged, &self.links.links()),
+        });
         Ok(len)
     }
 

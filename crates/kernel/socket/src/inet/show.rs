@@ -48,6 +48,59 @@ const TCP6_HEAD: &str = "  sl  local_address                         remote_addr
 const UDP_HEAD: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 const UDP6_HEAD: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 
+/// A socket, for `SOCK_DIAG`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown {
+    pub(crate) v6: bool,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    /// As in `/proc/net/tcp`.
+    pub(crate) state: u8,
+    pub(crate) unread: usize,
+    pub(crate) unsent: usize,
+    pub(crate) uid: u32,
+    pub(crate) ino: u64,
+    /// `IPV6_V6ONLY`.
+    pub(crate) only: bool,
+}
+
+/// The sockets of a protocol, by its number in IP.
+pub(crate) fn sockets(network: &Network, protocol: u8) -> Vec<Shown> {
+    match i32::from(protocol) {
+        super::IPPROTO_TCP => {
+            let all = network.streams(|streams| streams.ports.sockets());
+            let row = |row: super::tcp::Row| Shown {
+                v6: row.v6,
+                local: row.local,
+                remote: row.remote,
+                state: row.state as u8,
+                unread: row.unread,
+                unsent: row.unsent,
+                uid: row.uid,
+                ino: row.ino,
+                only: row.only,
+            };
+            all.iter().filter_map(Weak::upgrade).map(|core| row(core.row())).collect()
+        }
+        super::IPPROTO_UDP => {
+            let all = network.datagrams(|ports| ports.sockets());
+            let row = |row: super::udp::Row| Shown {
+                v6: row.v6,
+                local: row.local,
+                remote: row.remote,
+                state: if row.connected { 1 } else { 7 },
+                unread: row.unread,
+                unsent: 0,
+                uid: row.uid,
+                ino: row.ino,
+                only: row.only,
+            };
+            all.iter().filter_map(Weak::upgrade).map(|core| row(core.row())).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// An address as these files show it: words of the machine's order, in hex.
 fn hex(v6: bool, address: SocketAddr) -> String {
     let mut out = String::new();

@@ -28,7 +28,7 @@ use super::{AF_UNSPEC, address, check_port, ioctl};
 use crate::{Asker, Outgoing, Received, Shutdown, Socket, Try};
 
 use state::State;
-pub(super) use state::{Core, Datagram, Failure};
+pub(super) use state::{Core, Datagram, Failure, Row};
 
 /// `IPPROTO_UDP`, also as a level.
 const PROTOCOL: i32 = 17;

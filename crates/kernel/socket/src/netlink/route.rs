@@ -21,7 +21,7 @@ const REQUEST: u16 = 1;
 const MULTI: u16 = 2;
 const ACK: u16 = 4;
 /// `NLM_F_DUMP`; either bit of it means one.
-const DUMP: u16 = 0x300;
+pub(super) const DUMP: u16 = 0x300;
 
 const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 8;
@@ -34,10 +34,10 @@ const SCOPE_HOST: u8 = 254;
 /// `struct nlmsghdr`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Head {
+pub(super) struct Head {
     len: u32,
-    kind: u16,
-    flags: u16,
+    pub(super) kind: u16,
+    pub(super) flags: u16,
     sequence: u32,
     port: u32,
 }
@@ -111,7 +111,7 @@ impl Links for Loopback {
 }
 
 /// Appends an attribute: length, type, data, padding.
-fn attribute(out: &mut Vec<u8>, kind: u16, data: &[u8]) {
+pub(super) fn attribute(out: &mut Vec<u8>, kind: u16, data: &[u8]) {
     out.extend_from_slice(&((data.len() + 4) as u16).to_ne_bytes());
     out.extend_from_slice(&kind.to_ne_bytes());
     out.extend_from_slice(data);
@@ -125,13 +125,18 @@ fn text(name: &str) -> Vec<u8> {
 }
 
 /// One message: `payload` behind a head that answers `to`.
-fn message(to: &Head, port: u32, kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn message(to: &Head, port: u32, kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
     let len = size_of::<Head>() + payload.len();
     let head = Head { len: len as u32, kind, flags, sequence: to.sequence, port };
     let mut bytes = head.as_bytes().to_vec();
     bytes.extend_from_slice(payload);
     bytes.resize(len.next_multiple_of(4), 0);
     bytes
+}
+
+/// The end of a dump.
+pub(super) fn done(to: &Head, port: u32) -> Vec<u8> {
+    message(to, port, DONE, MULTI, &0i32.to_ne_bytes())
 }
 
 fn link_payload(link: &Link) -> Vec<u8> {
@@ -148,6 +153,8 @@ fn link_payload(link: &Link) -> Vec<u8> {
     attribute(&mut out, 1, &link.mac);
     let broadcast = if flags & IFF_LOOPBACK != 0 { [0; 6] } else { [0xff; 6] };
     attribute(&mut out, 2, &broadcast);
+    // IFLA_GROUP.
+    attribute(&mut out, 27, &0u32.to_ne_bytes());
     out
 }
 
@@ -164,17 +171,29 @@ fn address_payload(link: &Link, address: &Address) -> Vec<u8> {
         attribute(&mut out, 3, &text(&link.name));
     }
     attribute(&mut out, 8, &u32::from(PERMANENT).to_ne_bytes());
+    // IFA_CACHEINFO: valid and preferred for ever, as of the start.
+    let lifetimes = [u32::MAX, u32::MAX, 0, 0].map(u32::to_ne_bytes).concat();
+    attribute(&mut out, 6, &lifetimes);
     out
 }
 
 /// Datagrams that answer all messages in `request`.
-pub(super) fn answer(mut request: &[u8], port: u32, privileged: bool, links: &[Link]) -> Vec<Vec<u8>> {
+pub(super) fn answer(request: &[u8], port: u32, privileged: bool, links: &[Link]) -> Vec<Vec<u8>> {
+    answer_each(request, port, |head, payload, out| one(head, payload, port, privileged, links, out))
+}
+
+/// Datagrams that answer all messages in `request`, each by `one`.
+pub(super) fn answer_each(
+    mut request: &[u8],
+    port: u32,
+    mut one: impl FnMut(&Head, &[u8], &mut Vec<Vec<u8>>) -> Result<(), Errno>,
+) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     while let Ok((head, _)) = Head::read_from_prefix(request) {
         let len = head.len as usize;
         let Some(payload) = request.get(size_of::<Head>()..len) else { break };
         let result = if head.flags & REQUEST != 0 && head.kind >= MIN_KIND {
-            one(&head, payload, port, privileged, links, &mut out)
+            one(&head, payload, &mut out)
         } else {
             Ok(())
         };
@@ -232,7 +251,7 @@ fn one(
         if !dump.is_empty() {
             out.push(dump);
         }
-        out.push(message(head, port, DONE, MULTI, &0i32.to_ne_bytes()));
+        out.push(done(head, port));
         return Ok(());
     }
     if head.kind != GET_LINK {

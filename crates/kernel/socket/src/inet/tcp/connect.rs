@@ -385,6 +385,7 @@ impl Core {
             unsent,
             uid: self.uid(),
             ino: self.ino(),
+            only: state.settings.ip.v6only,
         }
     }
 }

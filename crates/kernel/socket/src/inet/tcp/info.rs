@@ -26,6 +26,8 @@ pub(in crate::inet) struct Row {
     pub(in crate::inet) unsent: usize,
     pub(in crate::inet) uid: u32,
     pub(in crate::inet) ino: u64,
+    /// `IPV6_V6ONLY`.
+    pub(in crate::inet) only: bool,
 }
 
 /// `struct tcp_info` up to `tcpi_rcv_wnd`.

@@ -104,6 +104,8 @@ pub(in crate::inet) struct Row {
     pub(in crate::inet) drops: u32,
     pub(in crate::inet) uid: u32,
     pub(in crate::inet) ino: u64,
+    /// `IPV6_V6ONLY`.
+    pub(in crate::inet) only: bool,
 }
 
 impl State {
@@ -219,6 +221,7 @@ impl Core {
             drops: state.drops,
             uid: self.uid.load(Ordering::Relaxed),
             ino: self.ino.load(Ordering::Relaxed),
+            only: state.ip.v6only,
         }
     }
 
