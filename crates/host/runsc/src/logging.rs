@@ -99,10 +99,23 @@ pub(crate) fn flags(cli: &Cli) -> Vec<std::ffi::OsString> {
     ["--log-format", format.name()].into_iter().chain(debug).map(Into::into).collect()
 }
 
+/// An error with its causes in one line. Many errors of ours already say their cause: it is said once.
+pub(crate) fn said(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line.replace('\n', " ")
+}
+
 /// Adds the error of a command to the log file, in the form that callers of OCI runtimes look for.
 pub(crate) fn failure(cli: &Cli, error: &anyhow::Error) {
     let Ok(Some(mut file)) = open(cli) else { return };
-    let line = cli.log_format.line("error", &format!("{error:#}"), Map::new());
+    let line = cli.log_format.line("error", &said(error), Map::new());
     // There is no better place to say that the log cannot be written.
     let _ = writeln!(file, "{line}");
 }
@@ -200,7 +213,14 @@ pub(crate) fn stdio() -> [BorrowedFd<'static>; 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::timestamp;
+    use super::{said, timestamp};
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let inner = std::io::Error::other("gone");
+        assert_eq!(said(&anyhow::Error::new(inner).context("file x: gone")), "file x: gone");
+        assert_eq!(said(&anyhow::anyhow!("gone").context("file x")), "file x: gone");
+    }
 
     #[test]
     fn times_are_those_of_the_calendar() {

@@ -44,8 +44,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let line = format!("{error:#}").replace('\n', " ");
-            let _ = writeln!(std::io::stderr(), "runsc: {line}");
+            let _ = writeln!(std::io::stderr(), "runsc: {}", logging::said(&error));
             ExitCode::from(FAILURE)
         }
     }
