@@ -191,7 +191,8 @@ int main(int argc, char **argv)
     for (long round = 0; time(NULL) < end; round++) {
         run_processes("/proc/self/exe");
         run_threads();
-        churn(round);
+        /* Few names, so that caches of names fill at once. */
+        churn(round % 16);
         run_signals();
         run_descriptors();
         run_memory();

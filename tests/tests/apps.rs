@@ -74,8 +74,10 @@ fn both(sandboxes: &mut [(Sandbox, Judge)], app: &App) {
     // The same path each time, so that it may be printed.
     let scratch = home.path().join("scratch");
     let folder = folder();
-    let conditions =
-        Conditions { scratch: &scratch, variables: &[("APPS", folder.as_path())], limit: app.limit };
+    // Cargo says where it is to whatever it runs.
+    let cargo = std::env::var_os("CARGO").unwrap_or_default();
+    let variables = [("APPS", folder.as_path()), ("CARGO", Path::new(&cargo))];
+    let conditions = Conditions { scratch: &scratch, variables: &variables, limit: app.limit };
     std::fs::create_dir(&scratch).expect("a folder to write to");
     let began = Instant::now();
     let native = natively(&words, &conditions).expect("an interpreter starts");
