@@ -256,14 +256,19 @@ impl End {
         let sent = data.len();
         // The last byte of the call is the urgent one.
         let last = if urgent && source.remaining() == 0 { data.pop() } else { None };
+        if sent < room {
+            // Another writer may wait for the room that is not used after all.
+            self.with(|_, theirs| theirs.coming -= room - sent);
+            self.queue(self.side).notify(PollEvents::WRITABLE);
+        }
+        if sent == 0 {
+            return fetched.map_err(Stall::from);
+        }
         let told = {
             let mut both = self.pair.both.lock();
             let (mine, theirs) = both.of(self.side);
-            theirs.coming -= room;
+            theirs.coming -= sent;
             let now = Instant::now();
-            if sent == 0 {
-                return fetched.map_err(Stall::from);
-            }
             mine.sent += sent as u64;
             mine.last_sent = now;
             // Nobody will ever read it: what TCP answers with a RST.

@@ -161,3 +161,38 @@ fn buffers_are_bounded_and_urgent_data_is_apart() {
     server.receive(&mut sink, MsgFlags::OOB).expect("urgent");
     assert_eq!((sink.bytes.as_slice(), receive(server.as_ref(), 9)), (&b"!"[..], Ok(b"ab".to_vec())));
 }
+
+/// Claims to have bytes, and faults when asked for them.
+struct Faulty(std::sync::Arc<std::sync::atomic::AtomicUsize>, Arc<dyn Socket>);
+
+impl guestmem::IoSource for Faulty {
+    fn remaining(&self) -> usize {
+        4096
+    }
+
+    fn take(&mut self, _: &mut [u8]) -> Result<usize, Errno> {
+        // All the room is kept for this write: another has to wait.
+        let outcome = send(self.1.as_ref(), b"other", MsgFlags::empty());
+        self.0.store(usize::from(outcome == Err(Errno::EAGAIN)), std::sync::atomic::Ordering::SeqCst);
+        Err(Errno::EFAULT)
+    }
+}
+
+#[test]
+fn room_that_a_fault_leaves_is_told_to_others() {
+    let network = Network::loopback();
+    let (client, server) = pair(&network);
+    client.set_send_buffer(0);
+    server.set_receive_buffer(0);
+    let parker = sync::wait::Parker::new();
+    let _waiter = client.wait_queue().register(parker.clone(), PollEvents::OUT);
+    parker.clear_notification();
+    let waited = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let mut source = Faulty(Arc::clone(&waited), Arc::clone(&client) as Arc<dyn Socket>);
+    let ancillary = Ancillary::default();
+    let message = Outgoing { flags: MsgFlags::empty(), to: None, ancillary: &ancillary };
+    let outcome = with_asker(|asker| client.send(asker, &mut source, &message).map_err(Errno::from));
+    assert_eq!((outcome, waited.load(std::sync::atomic::Ordering::SeqCst)), (Err(Errno::EFAULT), 1));
+    assert_eq!(parker.park(Some(std::time::Instant::now())), sync::wait::Wake::Notified);
+    assert_eq!(send(client.as_ref(), b"other", MsgFlags::empty()), Ok(5));
+}
