@@ -125,6 +125,11 @@ fn launch(
     let joined = container.belongings().cgroups.join()?;
     let mut sandbox = Sandbox::launch(&plan)?;
     drop(joined);
+    // From here on a `delete` finds it, should we be killed.
+    if let Ok(processes) = Processes::of(&sandbox) {
+        container.launched(processes)?;
+    }
+    sandbox.noted()?;
     // Only the sandbox holds it from now on, so that its end is noticed.
     drop(listener);
     let client = Client::connect(container.dir())?;

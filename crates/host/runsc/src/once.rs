@@ -61,7 +61,8 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
         parent_death: ParentDeath::Kills,
     };
     let signals = Signals::block()?;
-    let sandbox = Sandbox::launch(&plan)?;
+    let mut sandbox = Sandbox::launch(&plan)?;
+    sandbox.noted()?;
     // Only the sandbox holds it from now on, so that its end is noticed.
     drop(listener);
     let _raw = terminal.then(|| Raw::enter(stdio[0])).transpose()?;

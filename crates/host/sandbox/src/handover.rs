@@ -33,6 +33,9 @@ pub(crate) struct GoferConfig {
     pub(crate) attachments: Vec<AttachmentFd>,
     /// Connections of the Sentry.
     pub(crate) sockets: Vec<RawFd>,
+    /// A pipe from which comes one byte when the sandbox is noted by whoever started it; without that it is
+    /// nobody's, and ends.
+    pub(crate) noted: RawFd,
 }
 
 /// A tree that a Gofer serves.
@@ -92,7 +95,7 @@ mod tests {
     #[test]
     fn a_configuration_cannot_be_changed() {
         let attachment = AttachmentFd { fd: 6, readonly: true, copy_from: None };
-        let config = GoferConfig { attachments: vec![attachment], sockets: vec![7] };
+        let config = GoferConfig { attachments: vec![attachment], sockets: vec![7], noted: 8 };
         let mut file = std::fs::File::from(seal(&config).expect("seals"));
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).expect("reads");

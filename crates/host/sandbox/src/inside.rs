@@ -78,6 +78,7 @@ fn serve(_report: &File) -> Result<u8, SandboxError> {
     let config: GoferConfig = handover::take()?;
     mount::isolate().map_err(jail("making mounts private"))?;
     let attachments = config.attachments.iter().map(attach).collect::<Result<Vec<_>, _>>()?;
+    let noted = inherit(config.noted)?;
     let sockets = config.sockets.into_iter().map(inherit).collect::<Result<Vec<_>, _>>()?;
     if let Err(error) = mount::mount_own_proc() {
         tracing::warn!(%error, "no procfs of its own for the Gofer; it holds on to the host's");
@@ -85,6 +86,9 @@ fn serve(_report: &File) -> Result<u8, SandboxError> {
     let proc_fd = Config::open_proc_fd()?;
     mount::enter_empty_root().map_err(jail("entering an empty root"))?;
     privilege::keep_only(&GOFER_CAPABILITIES)?;
+    if File::from(noted).read(&mut [0]).unwrap_or(0) == 0 {
+        return Ok(FAILURE);
+    }
     gofer::serve(Config::new(attachments, proc_fd), sockets)?;
     Ok(0)
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -74,6 +74,8 @@ struct Half {
 pub struct Sandbox {
     sentry: Half,
     gofer: Half,
+    /// Tells the Gofer that somebody knows of the sandbox.
+    noted: File,
     watched: bool,
 }
 
@@ -155,6 +157,7 @@ fn start_gofer(
     attachments: &[Attachment],
     sockets: &[OwnedFd],
     lifeline: BorrowedFd<'_>,
+    noted: BorrowedFd<'_>,
 ) -> Result<Half, SandboxError> {
     let roots = attachments.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let mut fds = Fds(vec![common.null; FIRST as usize]);
@@ -165,7 +168,8 @@ fn start_gofer(
     });
     let attachments = attachments.collect();
     let sockets = sockets.iter().map(|socket| fds.add(socket.as_fd())).collect();
-    let config = seal(&GoferConfig { attachments, sockets })?;
+    let noted = fds.add(noted);
+    let config = seal(&GoferConfig { attachments, sockets, noted })?;
     common.start("gofer", "", Ids::Same, &config, lifeline, fds.0.get(FIRST as usize..).unwrap_or_default())
 }
 
@@ -198,7 +202,7 @@ fn start_sentry(
 }
 
 impl Sandbox {
-    /// Starts a sandbox.
+    /// Starts a sandbox. It ends by itself when we do so before [`noted`](Self::noted).
     pub fn launch(plan: &Plan<'_>) -> Result<Self, SandboxError> {
         let null = File::options().read(true).write(true).open("/dev/null");
         let null = null.map_err(|source| SandboxError::Host { doing: "cannot open /dev/null", source })?;
@@ -211,13 +215,26 @@ impl Sandbox {
         let pairs = (0..CONNECTIONS).map(|_| pair()).collect::<Result<Vec<_>, _>>()?;
         let (for_sentry, for_gofer): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         let (lifeline_read, lifeline_write) = pipe()?;
-        let gofer = start_gofer(&common, &plan.attachments, &for_gofer, lifeline_write.as_fd())?;
+        let (noted_read, noted) = pipe()?;
+        let (lifeline, noted_read) = (lifeline_write.as_fd(), noted_read.as_fd());
+        let gofer = start_gofer(&common, &plan.attachments, &for_gofer, lifeline, noted_read)?;
         match start_sentry(&common, plan, &for_sentry, lifeline_read.as_fd()) {
-            Ok(sentry) => Ok(Self { sentry, gofer, watched: true }),
+            Ok(sentry) => Ok(Self { sentry, gofer, noted: noted.into(), watched: true }),
             Err(error) => {
                 // Fails only when it is gone already.
                 let _ = gofer.kill();
                 Err(error)
+            }
+        }
+    }
+
+    /// Lets it boot, now that whoever is to end it can find it.
+    pub fn noted(&mut self) -> Result<(), SandboxError> {
+        match self.noted.write_all(b"n") {
+            // Why it has ended is seen by whoever waits for it.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => {
+                other.map_err(|source| SandboxError::Host { doing: "cannot let the Gofer go on", source })
             }
         }
     }

@@ -264,6 +264,12 @@ impl Container {
         &self.dir
     }
 
+    /// Notes the processes of its sandbox, which is not there yet.
+    pub fn launched(&mut self, processes: Processes) -> Result<(), SandboxError> {
+        self.record.processes = Some(processes);
+        self.write()
+    }
+
     /// Its sandbox is there: the container is created.
     pub fn created(
         &mut self,
