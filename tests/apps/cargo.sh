@@ -28,4 +28,4 @@ fn counts() {
     assert_eq!(count("aab").get(&'a'), Some(&2));
 }
 R
-cargo run -q; cargo test -q 2>/dev/null | grep -c 'test result: ok'; ls target/debug | grep -x small
+cargo run -q; cargo test -q 2>/dev/null | grep -c 'test result: ok'; ls "$CARGO_TARGET_DIR/debug" | grep -x small
