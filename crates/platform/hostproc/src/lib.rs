@@ -15,4 +15,4 @@ mod vdso;
 mod view;
 
 pub use vdso::{PLACES, Vdso};
-pub use view::{HostView, stat_times};
+pub use view::HostView;

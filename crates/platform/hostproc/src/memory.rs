@@ -1,6 +1,28 @@
 //! Bytes of another process, found by the id of any of its threads (`process_vm_readv(2)`).
 
+use guestmem::{Fault, UserAddr};
+
 mod raw;
+
+/// [`read`] of all of `buf` as a guest's memory is read.
+///
+/// # Errors
+/// How much could be read, when that is not all.
+pub fn load(pid: i32, addr: UserAddr, buf: &mut [u8]) -> Result<(), Fault> {
+    all(read(pid, addr.0, buf), buf.len())
+}
+
+/// [`write`] of all of `buf` as a guest's memory is written.
+///
+/// # Errors
+/// How much could be written, when that is not all.
+pub fn store(pid: i32, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
+    all(write(pid, addr.0, buf), buf.len())
+}
+
+fn all(copied: usize, wanted: usize) -> Result<(), Fault> {
+    if copied == wanted { Ok(()) } else { Err(Fault { copied }) }
+}
 
 /// Reads bytes at `remote` of process `pid`, up to the first page that cannot be read; how many.
 pub fn read(pid: i32, remote: u64, buf: &mut [u8]) -> usize {

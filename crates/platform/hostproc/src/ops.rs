@@ -1,9 +1,19 @@
 //! Mapping operations as host calls.
 
+use std::sync::Arc;
+
 use abi::Errno;
+use guestmem::UserAddr;
 use memmap::{Backing, HostObject};
 use platform::{Advice, MapOp};
-use std::sync::Arc;
+
+/// `CLONE_*` flags of a thread.
+pub const CLONE_THREAD: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM) as u64;
 
 /// Number and six arguments of a host call.
 pub type Call = [u64; 7];
@@ -51,6 +61,37 @@ pub fn call(op: &MapOp, fd: u64) -> Call {
     }
 }
 
+/// The call that closes the guest's descriptor `fd`.
+pub fn close(fd: u64) -> Call {
+    [libc::SYS_close as u64, fd, 0, 0, 0, 0, 0]
+}
+
+/// Wakes at most `count` waiters at `addr` (`FUTEX_WAKE_BITSET`, `futex(2)`) by calls that `carry_out` makes in
+/// the guest; how many. Private waiters and shared ones hash differently, so each kind takes a call.
+///
+/// # Errors
+/// Outside, that of `carry_out`; within, what the host says.
+pub fn wake<E>(
+    addr: UserAddr,
+    count: u32,
+    bitset: u32,
+    mut carry_out: impl FnMut(Call) -> Result<i64, E>,
+) -> Result<Result<u32, Errno>, E> {
+    let mut woken = 0;
+    for op in [10 | 128, 10] {
+        if woken >= count {
+            break;
+        }
+        let left = u64::from(count - woken);
+        let call = [libc::SYS_futex as u64, addr.0, op, left, 0, 0, u64::from(bitset)];
+        match outcome(carry_out(call)?) {
+            Ok(more) => woken += more as u32,
+            Err(errno) => return Ok(Err(errno)),
+        }
+    }
+    Ok(Ok(woken))
+}
+
 /// What such a call's result says.
 pub fn outcome(result: i64) -> Result<u64, Errno> {
     if (-4095..0).contains(&result) {
@@ -78,7 +119,7 @@ fn advice_number(advice: Advice) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{call, object, outcome};
+    use super::{call, object, outcome, wake};
     use abi::Errno;
     use guestmem::UserAddr;
     use platform::MapOp;
@@ -95,6 +136,12 @@ mod tests {
         assert_eq!(call(&op(1, 5), 0), [libc::SYS_mremap as u64, 1, 1, 2, 3, 5, 0]);
         assert_eq!(call(&op(1, 1), 0)[4], 0);
         assert!(object(&op(1, 1)).is_none());
+        let mut asked = Vec::new();
+        let woken = wake::<()>(UserAddr(8), 3, u32::MAX, |call| {
+            asked.push((call[2], call[3]));
+            Ok(2)
+        });
+        assert_eq!((woken, asked), (Ok(Ok(4)), vec![(138, 3), (10, 1)]));
         assert_eq!((outcome(-12), outcome(7)), (Err(Errno::ENOMEM), Ok(7)));
     }
 }

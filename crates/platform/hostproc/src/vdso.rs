@@ -1,5 +1,9 @@
 //! Where the host's vDSO is, and where guests find theirs.
 
+use guestmem::UserAddr;
+
+use crate::ops::Call;
+
 /// Bytes of a page.
 const PAGE: u64 = 4096;
 
@@ -64,16 +68,25 @@ impl Vdso {
         self.parts.iter().map(|(from, len)| (*from, from - at + self.keep, *len)).collect()
     }
 
-    /// How it comes from there to `to`.
-    pub fn moves_to(&self, to: u64) -> Vec<(u64, u64, u64)> {
+    /// The calls that move it from there to `to`.
+    pub fn calls_to(&self, to: UserAddr) -> Vec<Call> {
+        // MREMAP_MAYMOVE, MREMAP_FIXED.
+        let call = |from, to, len| [libc::SYS_mremap as u64, from, len, len, 3, to, 0];
         let at = self.original().0;
-        self.parts.iter().map(|(from, len)| (from - at + self.keep, from - at + to, *len)).collect()
+        self.parts.iter().map(|(from, len)| call(from - at + self.keep, from - at + to.0, *len)).collect()
+    }
+
+    /// Once it is at `to`: its ELF header, and its length.
+    pub fn placed(&self, to: UserAddr) -> (UserAddr, u64) {
+        let (kept, len) = self.kept();
+        (UserAddr(to.0 + (self.header() - kept)), len)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{PLACES, Vdso};
+    use guestmem::UserAddr;
 
     #[test]
     fn is_found_in_maps() {
@@ -87,7 +100,9 @@ mod tests {
         assert_eq!(vdso.original(), (0x7fde_ab6a_5000, 0x8000));
         assert_eq!((vdso.kept(), vdso.header()), ((keep, 0x8000), keep + 0x6000));
         assert_eq!(vdso.moves()[2], (0x7fde_ab6a_b000, keep + 0x6000, 0x2000));
-        assert_eq!(vdso.moves_to(0x1000)[1], (keep + 0x4000, 0x5000, 0x2000));
+        let call = [libc::SYS_mremap as u64, keep + 0x4000, 0x2000, 0x2000, 3, 0x5000, 0];
+        assert_eq!(vdso.calls_to(UserAddr(0x1000))[1], call);
+        assert_eq!(vdso.placed(UserAddr(0x1000)), (UserAddr(0x7000), 0x8000));
         assert_eq!(Vdso::find("7fff01a3a000-7fff01a5b000 rw-p 00000000 00:00 0 [stack]"), None);
         let near = maps.replace("7fdeab6a", &format!("{:x}", keep >> 16));
         assert_eq!(Vdso::find(&near).map(|vdso| vdso.keep), Some(PLACES[1]));

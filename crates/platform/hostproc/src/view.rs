@@ -3,11 +3,15 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use abi::Errno;
+use guestmem::{Fault, UserAddr};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use platform::space::MemoryUse;
 
 use crate::vdso::Vdso;
 
@@ -48,10 +52,44 @@ impl HostView {
         let read = self.open(path, OFlag::O_RDONLY).and_then(|mut file| file.read_to_string(&mut text));
         if read.is_err() { String::new() } else { text }
     }
+
+    /// User and system time of a process (`PID`) or a thread (`PID/task/TID`); zero when it is gone.
+    pub fn times(&self, of: &str) -> (Duration, Duration) {
+        stat_times(&self.text(&format!("{of}/stat")))
+    }
+
+    /// What the memory of `pid` takes; nothing when it is gone. What it takes now stands for its peak.
+    pub fn memory_use(&self, pid: i32) -> MemoryUse {
+        let text = self.text(&format!("{pid}/statm"));
+        let mut pages = text.split_whitespace().skip(1).filter_map(|w| w.parse::<u64>().ok());
+        let resident = pages.next().unwrap_or(0) * 4096;
+        MemoryUse { resident, shared: pages.next().unwrap_or(0) * 4096, peak_resident: resident }
+    }
+
+    /// Which of the pages at `addr` of `pid` are in memory or in swap (`proc_pid_pagemap(5)`).
+    ///
+    /// # Errors
+    /// `ESRCH` when it is gone, `ENOMEM` for a range that is none.
+    pub fn resident_pages(&self, pid: i32, addr: UserAddr, pages: usize) -> Result<Vec<bool>, Errno> {
+        let file = self.open(&format!("{pid}/pagemap"), OFlag::O_RDONLY).map_err(|_| Errno::ESRCH)?;
+        let mut words = vec![0; pages.checked_mul(8).ok_or(Errno::ENOMEM)?];
+        file.read_exact_at(&mut words, addr.0 / 4096 * 8).map_err(|_| Errno::ENOMEM)?;
+        Ok(words.chunks_exact(8).map(|w| w.last().is_some_and(|top| top & 0xc0 != 0)).collect())
+    }
+
+    /// Writes over page protections of `pid` (`proc_pid_mem(5)`).
+    ///
+    /// # Errors
+    /// Not all of it could be written.
+    pub fn write_forced(&self, pid: i32, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
+        let fault = |_| Fault { copied: 0 };
+        let file = self.open(&format!("{pid}/mem"), OFlag::O_WRONLY).map_err(fault)?;
+        file.write_all_at(buf, addr.0).map_err(fault)
+    }
 }
 
-/// User and system time from a `stat` file of the host; zero when it is gone.
-pub fn stat_times(text: &str) -> (Duration, Duration) {
+/// User and system time from a `stat` file of the host; zero when it is empty.
+fn stat_times(text: &str) -> (Duration, Duration) {
     let after = text.rsplit_once(')').map_or("", |(_, rest)| rest);
     let mut ticks = after.split_whitespace().skip(11).filter_map(|w| w.parse::<u64>().ok());
     let mut next = || Duration::from_millis(ticks.next().unwrap_or(0) * 10);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use abi::mm::Prot;
 use guestmem::UserAddr;
+use hostproc::ops::CLONE_THREAD;
 use memmap::Backing;
 use parking_lot::Mutex;
 use platform::{
@@ -16,7 +17,7 @@ use platform::{
 };
 
 use crate::Ptrace;
-use crate::layout::{CLONE_FORK, CLONE_SHARED, CLONE_THREAD, CODE as STUB_CODE, STUB, VSYSCALL};
+use crate::layout::{CLONE_FORK, CLONE_SHARED, CODE as STUB_CODE, STUB, VSYSCALL};
 
 const CODE: u64 = 0x40_0000;
 const LIMIT: Duration = Duration::from_secs(60);

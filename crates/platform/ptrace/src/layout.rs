@@ -46,13 +46,6 @@ pub(crate) const CODE: &[u8] = &[
 /// The host signal by which a running thread is stopped.
 pub(crate) const INTERRUPT: i32 = libc::SIGUSR2;
 
-/// `CLONE_*` flags of a thread.
-pub(crate) const CLONE_THREAD: u64 = (libc::CLONE_VM
-    | libc::CLONE_FS
-    | libc::CLONE_FILES
-    | libc::CLONE_SIGHAND
-    | libc::CLONE_THREAD
-    | libc::CLONE_SYSVSEM) as u64;
 /// Flags of a process with a copy of the memory. It ends without a signal. All guest processes share one
 /// table of descriptors, which is not the Sentry's.
 pub(crate) const CLONE_FORK: u64 = (libc::CLONE_PARENT | libc::CLONE_FILES) as u64;

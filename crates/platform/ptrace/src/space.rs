@@ -12,14 +12,13 @@ use std::time::Duration;
 
 use abi::Errno;
 use guestmem::{Fault, UserAddr, UserMem};
-use hostproc::{memory, ops, stat_times};
-use nix::fcntl::OFlag;
+use hostproc::{memory, ops};
 use parking_lot::{Condvar, Mutex};
 use platform::space::MemoryUse;
 use platform::{AddressSpace, MapError, MapOp, PlatformError};
 
 use crate::Shared;
-use crate::layout::{CLONE_THREAD, MAX_ADDRESS, STUB};
+use crate::layout::{MAX_ADDRESS, STUB};
 use crate::process::Process;
 use crate::task::Task;
 use crate::tracee::{Gone, Tracee};
@@ -129,7 +128,7 @@ impl Space {
         let mut agent = self.agent.lock();
         if agent.is_none() {
             // The stack pointer is never used, but must not be null.
-            let tid = tracee.call_at_gate([libc::SYS_clone as u64, CLONE_THREAD, STUB, 0, 0, 0, 0])?;
+            let tid = tracee.call_at_gate([libc::SYS_clone as u64, ops::CLONE_THREAD, STUB, 0, 0, 0, 0])?;
             if tid <= 0 {
                 return Ok(());
             }
@@ -219,14 +218,12 @@ fn in_bounds(addr: UserAddr, len: usize) -> Result<(), Fault> {
 impl UserMem for Space {
     fn read(&self, addr: UserAddr, buf: &mut [u8]) -> Result<(), Fault> {
         in_bounds(addr, buf.len())?;
-        let copied = memory::read(self.pid(), addr.0, buf);
-        if copied == buf.len() { Ok(()) } else { Err(Fault { copied }) }
+        memory::load(self.pid(), addr, buf)
     }
 
     fn write(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
         in_bounds(addr, buf.len())?;
-        let copied = memory::write(self.pid(), addr.0, buf);
-        if copied == buf.len() { Ok(()) } else { Err(Fault { copied }) }
+        memory::store(self.pid(), addr, buf)
     }
 
     fn compare_exchange_u32(&self, addr: UserAddr, old: u32, new: u32) -> Result<u32, Fault> {
@@ -259,69 +256,41 @@ impl AddressSpace for Space {
     }
 
     fn write_forced(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
-        use std::os::unix::fs::FileExt;
         in_bounds(addr, buf.len())?;
-        let path = format!("{}/mem", self.pid());
-        let file = self.shared.view.open(&path, OFlag::O_WRONLY).map_err(|_| Fault { copied: 0 })?;
-        file.write_all_at(buf, addr.0).map_err(|_| Fault { copied: 0 })
+        self.shared.view.write_forced(self.pid(), addr, buf)
     }
 
     fn memory_use(&self) -> MemoryUse {
-        let text = self.shared.view.text(&format!("{}/statm", self.pid()));
-        let mut pages = text.split_whitespace().skip(1).filter_map(|w| w.parse::<u64>().ok());
-        let resident = pages.next().unwrap_or(0) * 4096;
-        MemoryUse { resident, shared: pages.next().unwrap_or(0) * 4096, peak_resident: resident }
+        self.shared.view.memory_use(self.pid())
     }
 
     fn resident_pages(&self, addr: UserAddr, pages: usize) -> Result<Vec<bool>, Errno> {
-        use std::os::unix::fs::FileExt;
-        let path = format!("{}/pagemap", self.pid());
-        let file = self.shared.view.open(&path, OFlag::O_RDONLY).map_err(|_| Errno::ESRCH)?;
-        let mut words = vec![0; pages.checked_mul(8).ok_or(Errno::ENOMEM)?];
-        file.read_exact_at(&mut words, addr.0 / 4096 * 8).map_err(|_| Errno::ENOMEM)?;
-        Ok(words.chunks_exact(8).map(|w| w.last().is_some_and(|top| top & 0xc0 != 0)).collect())
+        self.shared.view.resident_pages(self.pid(), addr, pages)
     }
 
     fn map_vdso(&self, addr: UserAddr) -> Result<(UserAddr, u64), MapError> {
         let failed = |errno| MapError { index: 0, errno };
         let vdso = self.shared.vdso.get().ok_or(failed(Errno::ENOSYS))?;
         let moved = self.act(|tracee| {
-            for (from, to, len) in vdso.moves_to(addr.0) {
-                let result = tracee.call([libc::SYS_mremap as u64, from, len, len, 3, to, 0])?;
-                if let Err(errno) = ops::outcome(result) {
+            for call in vdso.calls_to(addr) {
+                if let Err(errno) = ops::outcome(tracee.call(call)?) {
                     return Ok(Err(errno));
                 }
             }
             Ok(Ok(()))
         });
         moved.map_err(|error| failed(error.into()))?.map_err(failed)?;
-        let (kept, len) = vdso.kept();
-        Ok((UserAddr(addr.0 + (vdso.header() - kept)), len))
+        Ok(vdso.placed(addr))
     }
 
     fn futex_wake(&self, addr: UserAddr, count: u32, bitset: u32) -> Result<u32, Errno> {
-        let woken = self.act(|tracee| {
-            let mut woken = 0;
-            // WAKE_BITSET, for private waiters and for shared ones: they hash differently.
-            for op in [10 | 128, 10] {
-                if woken >= count {
-                    break;
-                }
-                let left = u64::from(count - woken);
-                let call = [libc::SYS_futex as u64, addr.0, op, left, 0, 0, u64::from(bitset)];
-                match ops::outcome(tracee.call(call)?) {
-                    Ok(more) => woken += more as u32,
-                    Err(errno) => return Ok(Err(errno)),
-                }
-            }
-            Ok(Ok(woken))
-        });
+        let woken = self.act(|tracee| ops::wake(addr, count, bitset, |call| tracee.call(call)));
         // Where everybody is gone nobody waits; the woken may have ended the process meanwhile.
         woken.unwrap_or(Ok(0))
     }
 
     fn cpu_time(&self) -> (Duration, Duration) {
-        stat_times(&self.shared.view.text(&format!("{}/stat", self.pid())))
+        self.shared.view.times(&self.pid().to_string())
     }
 }
 

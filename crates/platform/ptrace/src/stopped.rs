@@ -4,10 +4,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hostproc::ops::CLONE_THREAD;
 use platform::{AddressSpace, GuestThread, NewThread, PlatformError, Registers, ThreadHandle};
 
 use crate::fpstate;
-use crate::layout::{CLONE_FORK, CLONE_SHARED, CLONE_THREAD, STUB};
+use crate::layout::{CLONE_FORK, CLONE_SHARED, STUB};
 use crate::process::Process;
 use crate::space::{CURRENT, Current, Space};
 use crate::task::{FpStart, Place, Task, ours, start};

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use guestmem::{UserAddr, UserMem};
-use hostproc::stat_times;
 use parking_lot::Mutex;
 use platform::{
     AddressSpace, NewThread, PlatformError, Registers, Resume, SyscallTrap, ThreadHandle, Trap, TrapHandler,
@@ -111,7 +110,7 @@ impl ThreadHandle for Task {
 
     fn cpu_time(&self) -> (Duration, Duration) {
         let Place { space, process, tid } = self.place();
-        stat_times(&space.shared.view.text(&format!("{}/task/{tid}/stat", process.tgid)))
+        space.shared.view.times(&format!("{}/task/{tid}", process.tgid))
     }
 }
 

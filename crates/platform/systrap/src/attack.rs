@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use abi::mm::Prot;
 use guestmem::UserAddr;
+use hostproc::ops::CLONE_THREAD;
 use memmap::Backing;
 use parking_lot::Mutex;
 use platform::{
@@ -17,7 +18,7 @@ use platform::{
 
 use crate::Systrap;
 use crate::layout::{
-    ACT_CLONE, CELLS, CLONE_FORK, CLONE_SHARED, CLONE_THREAD, DOORBELL, MAILBOX, OFF_CALL, SLOT, STUB, WAIT,
+    ACT_CLONE, CELLS, CLONE_FORK, CLONE_SHARED, DOORBELL, MAILBOX, OFF_CALL, SLOT, STUB, WAIT,
 };
 
 const CODE: u64 = 0x40_0000;

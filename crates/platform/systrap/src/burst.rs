@@ -11,8 +11,7 @@ use guestmem::UserAddr;
 use memmap::{Backing, HostObject};
 use parking_lot::Mutex;
 use platform::{
-    AddressSpace, GuestThread, HostExit, MapOp, NewThread, Platform, Registers, Resume, ThreadHandle, Trap,
-    TrapHandler,
+    GuestThread, HostExit, MapOp, NewThread, Platform, Registers, Resume, ThreadHandle, Trap, TrapHandler,
 };
 
 use crate::Systrap;

@@ -3,10 +3,9 @@
 //! Every rule keyed on the stub is safe for *any* registers, as a guest can jump there.
 
 use bpf::{Action, Arg, AsmError, Assembler, Field, Program};
+use hostproc::ops::CLONE_THREAD;
 
-use crate::layout::{
-    CLONE_FORK, CLONE_SHARED, CLONE_THREAD, DOORBELL, MAILBOX, MAILBOX_LEN, STUB, STUB_LEN, WAIT,
-};
+use crate::layout::{CLONE_FORK, CLONE_SHARED, DOORBELL, MAILBOX, MAILBOX_LEN, STUB, STUB_LEN, WAIT};
 
 /// What a row demands of the arguments.
 #[derive(Clone, Copy)]

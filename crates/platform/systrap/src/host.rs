@@ -375,7 +375,7 @@ impl Host {
     /// jumps to the stub's `exit`.
     fn runs(&self) -> bool {
         let tid = self.tid.load(Ordering::SeqCst);
-        tid == 0 || sys::read_guest(tid, STUB, &mut [0]) == 1
+        tid == 0 || hostproc::memory::read(tid, STUB, &mut [0]) == 1
     }
 
     /// Takes it in hand at its doorbell, fetching it from whatever it does; whoever serves its trap cannot

@@ -99,13 +99,6 @@ pub(crate) const ACT_CMPXCHG: u64 = 0x1002;
 /// The host signal by which a thread is interrupted.
 pub(crate) const INTERRUPT: i32 = libc::SIGUSR2;
 
-/// `CLONE_*` flags of a thread.
-pub(crate) const CLONE_THREAD: u64 = (libc::CLONE_VM
-    | libc::CLONE_FS
-    | libc::CLONE_FILES
-    | libc::CLONE_SIGHAND
-    | libc::CLONE_THREAD
-    | libc::CLONE_SYSVSEM) as u64;
 /// Flags of a process with a copy of the memory. Like the zygote, it ends without a signal.
 pub(crate) const CLONE_FORK: u64 = libc::CLONE_PARENT as u64;
 /// Flags by which the zygote makes processes.

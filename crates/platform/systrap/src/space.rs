@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 use abi::Errno;
 use abi::mm::Prot;
 use guestmem::{Fault, UserAddr, UserMem};
-use hostproc::stat_times;
+use hostproc::{memory, ops};
 use memmap::Backing;
-use nix::fcntl::OFlag;
 use parking_lot::{Mutex, RwLock};
 use platform::space::MemoryUse;
-use platform::{AddressSpace, Advice, MapError, MapOp, PlatformError};
+use platform::{AddressSpace, MapError, MapOp, PlatformError};
 
 use crate::host::{Hand, Host, Process, Shared};
 use crate::layout::{ACT_CMPXCHG, OFF_READY, SLOTS};
@@ -181,7 +180,7 @@ impl Space {
     /// Whether these bytes are at `at`, which may be outside of what a guest can map.
     pub(crate) fn holds(&self, at: u64, bytes: &[u8]) -> bool {
         let mut found = vec![0; bytes.len()];
-        sys::read_guest(self.pid(), at, &mut found) == bytes.len() && found == bytes
+        memory::read(self.pid(), at, &mut found) == bytes.len() && found == bytes
     }
 
     /// Makes it have the rewritten code of another, of which it is a copy.
@@ -232,7 +231,7 @@ impl Space {
         if self.patched.read().iter().any(|other| other.copy.file == copy.file) {
             return None;
         }
-        if sys::write_guest(self.pid(), base_word(copy.file), &addr.0.to_le_bytes()) != 8 {
+        if memory::write(self.pid(), base_word(copy.file), &addr.0.to_le_bytes()) != 8 {
             return None;
         }
         let (object, offset) = (Arc::clone(object), *offset);
@@ -264,8 +263,7 @@ impl Space {
                     let prot = u64::from(patched.prot.bits());
                     let (base, len) = (patched.base, patched.len);
                     let map = [libc::SYS_mmap as u64, base, len, prot, flags, fd, patched.offset];
-                    let close = [libc::SYS_close as u64, fd, 0, 0, 0, 0, 0];
-                    actor.run(self, &[map, close]).map_err(|_| Errno::ESRCH)?;
+                    actor.run(self, &[map, ops::close(fd)]).map_err(|_| Errno::ESRCH)?;
                     self.patched.write().retain(|other| other.base != base);
                 }
             }
@@ -275,75 +273,35 @@ impl Space {
     }
 
     fn op(&self, actor: &Hand<'_>, op: &MapOp) -> Result<(), Errno> {
-        let gone = |_| Errno::ESRCH;
-        let mut fd = None;
         self.unpatch(actor, op)?;
         let copy = self.patch(op);
-        let action = match op {
-            MapOp::Map { addr, len, prot, backing, shared, no_reserve, populate } => {
-                let mut flags = libc::MAP_FIXED | if *shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
-                flags |= if *no_reserve { libc::MAP_NORESERVE } else { 0 };
-                flags |= if *populate { libc::MAP_POPULATE } else { 0 };
-                let (file, offset) = match backing {
-                    Backing::Anonymous => {
-                        flags |= libc::MAP_ANONYMOUS;
-                        (u64::MAX, 0)
-                    }
-                    Backing::Host { object, offset } => {
-                        let (raw, offset) = match &copy {
-                            Some(copy) => (copy.object.as_raw_fd(), 0),
-                            None => (object.as_fd().as_raw_fd(), *offset),
-                        };
-                        let given = actor.give_fd(raw).map_err(Errno::from)?;
-                        fd = Some(given as u64);
-                        (given as u64, offset)
-                    }
-                };
-                [libc::SYS_mmap as u64, addr.0, *len, u64::from(prot.bits()), flags as u64, file, offset]
-            }
-            MapOp::Unmap { addr, len } => [libc::SYS_munmap as u64, addr.0, *len, 0, 0, 0, 0],
-            MapOp::Protect { addr, len, prot } => {
-                [libc::SYS_mprotect as u64, addr.0, *len, u64::from(prot.bits()), 0, 0, 0]
-            }
-            MapOp::Remap { from, from_len, to, to_len, keep } => {
-                let flags = match (from == to, keep) {
-                    (true, _) => 0,
-                    (false, false) => 3,
-                    (false, true) => 7,
-                };
-                [libc::SYS_mremap as u64, from.0, *from_len, *to_len, flags, to.0, 0]
-            }
-            MapOp::Advise { addr, len, advice } => {
-                [libc::SYS_madvise as u64, addr.0, *len, advice_number(*advice), 0, 0, 0]
-            }
-        };
+        let outcome = self.carry_out(actor, op, copy.as_deref());
+        if outcome.is_err()
+            && let (Some(copy), MapOp::Map { addr, .. }) = (&copy, op)
+        {
+            self.patched.write().retain(|other| other.base != addr.0 || other.copy.file != copy.file);
+        }
+        outcome
+    }
+
+    /// Has `op` done, with the rewritten `copy` in the place of the file if there is one.
+    fn carry_out(&self, actor: &Hand<'_>, op: &MapOp, copy: Option<&Copy>) -> Result<(), Errno> {
+        let gone = |_| Errno::ESRCH;
+        let mut fd = None;
+        if let Some(object) = ops::object(op) {
+            let raw = copy.map_or_else(|| object.as_fd().as_raw_fd(), |copy| copy.object.as_raw_fd());
+            fd = Some(actor.give_fd(raw).map_err(Errno::from)? as u64);
+        }
+        let mut action = ops::call(op, fd.unwrap_or(u64::MAX));
+        if let (Some(_), [.., offset]) = (copy, &mut action) {
+            // A copy begins where the piece does.
+            *offset = 0;
+        }
         let result = actor.run(self, &[action]).map_err(gone)?.first().copied().unwrap_or(-3);
         if let Some(fd) = fd {
-            actor.run(self, &[[libc::SYS_close as u64, fd, 0, 0, 0, 0, 0]]).map_err(gone)?;
+            actor.run(self, &[ops::close(fd)]).map_err(gone)?;
         }
-        if (-4095..0).contains(&result) {
-            if let (Some(copy), MapOp::Map { addr, .. }) = (&copy, op) {
-                self.patched.write().retain(|other| other.base != addr.0 || other.copy.file != copy.file);
-            }
-            return Err(Errno::from_raw(-result as i32).unwrap_or(Errno::ENOMEM));
-        }
-        Ok(())
-    }
-}
-
-fn advice_number(advice: Advice) -> u64 {
-    match advice {
-        Advice::WillNeed => 3,
-        Advice::DontNeed => 4,
-        Advice::Free => 8,
-        Advice::DontFork => 10,
-        Advice::DoFork => 11,
-        Advice::HugePage => 14,
-        Advice::NoHugePage => 15,
-        Advice::WipeOnFork => 18,
-        Advice::KeepOnFork => 19,
-        Advice::PopulateRead => 22,
-        Advice::PopulateWrite => 23,
+        ops::outcome(result).map(drop)
     }
 }
 
@@ -352,16 +310,14 @@ impl UserMem for Space {
         if addr.0.checked_add(buf.len() as u64).is_none_or(|end| end > crate::layout::MAX_ADDRESS) {
             return Err(Fault { copied: 0 });
         }
-        let copied = sys::read_guest(self.pid(), addr.0, buf);
-        if copied == buf.len() { Ok(()) } else { Err(Fault { copied }) }
+        memory::load(self.pid(), addr, buf)
     }
 
     fn write(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
         if addr.0.checked_add(buf.len() as u64).is_none_or(|end| end > crate::layout::MAX_ADDRESS) {
             return Err(Fault { copied: 0 });
         }
-        let copied = sys::write_guest(self.pid(), addr.0, buf);
-        if copied == buf.len() { Ok(()) } else { Err(Fault { copied }) }
+        memory::store(self.pid(), addr, buf)
     }
 
     fn compare_exchange_u32(&self, addr: UserAddr, old: u32, new: u32) -> Result<u32, Fault> {
@@ -402,66 +358,38 @@ impl AddressSpace for Space {
     }
 
     fn write_forced(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
-        use std::os::unix::fs::FileExt;
-        let path = format!("{}/mem", self.pid());
-        let file = self.shared.view.open(&path, OFlag::O_WRONLY).map_err(|_| Fault { copied: 0 })?;
-        file.write_all_at(buf, addr.0).map_err(|_| Fault { copied: 0 })
+        self.shared.view.write_forced(self.pid(), addr, buf)
     }
 
     fn memory_use(&self) -> MemoryUse {
-        let text = self.shared.view.text(&format!("{}/statm", self.pid()));
-        let mut pages = text.split_whitespace().skip(1).filter_map(|w| w.parse::<u64>().ok());
-        let resident = pages.next().unwrap_or(0) * 4096;
-        MemoryUse { resident, shared: pages.next().unwrap_or(0) * 4096, peak_resident: resident }
+        self.shared.view.memory_use(self.pid())
     }
 
     fn resident_pages(&self, addr: UserAddr, pages: usize) -> Result<Vec<bool>, Errno> {
-        use std::os::unix::fs::FileExt;
-        let path = format!("{}/pagemap", self.pid());
-        let file = self.shared.view.open(&path, OFlag::O_RDONLY).map_err(|_| Errno::ESRCH)?;
-        let mut words = vec![0; pages.checked_mul(8).ok_or(Errno::ENOMEM)?];
-        file.read_exact_at(&mut words, addr.0 / 4096 * 8).map_err(|_| Errno::ENOMEM)?;
-        Ok(words.chunks_exact(8).map(|w| w.last().is_some_and(|top| top & 0xc0 != 0)).collect())
+        self.shared.view.resident_pages(self.pid(), addr, pages)
     }
 
     fn map_vdso(&self, addr: UserAddr) -> Result<(UserAddr, u64), MapError> {
         let failed = |errno| MapError { index: 0, errno };
         let vdso = self.shared.vdso.get().ok_or(failed(Errno::ENOSYS))?;
-        let moves = vdso.moves_to(addr.0);
-        let mremap = |(from, to, len): (u64, u64, u64)| [libc::SYS_mremap as u64, from, len, len, 3, to, 0];
-        let actions: Vec<_> = moves.into_iter().map(mremap).collect();
-        let results = self.act(|actor| actor.run(self, &actions)).map_err(|error| failed(error.into()))?;
-        if let Some(result) = results.into_iter().find(|r| (-4095..0).contains(r)) {
-            return Err(failed(Errno::from_raw(-result as i32).unwrap_or(Errno::ENOMEM)));
+        let calls = vdso.calls_to(addr);
+        let results = self.act(|actor| actor.run(self, &calls)).map_err(|error| failed(error.into()))?;
+        for result in results {
+            ops::outcome(result).map_err(failed)?;
         }
-        let (kept, len) = vdso.kept();
-        Ok((UserAddr(addr.0 + (vdso.header() - kept)), len))
+        Ok(vdso.placed(addr))
     }
 
     fn futex_wake(&self, addr: UserAddr, count: u32, bitset: u32) -> Result<u32, Errno> {
-        // WAKE_BITSET, for private waiters and for shared ones: they hash differently.
-        let wake = |actor: &Hand<'_>, op: u64, left: u32| {
-            let action = [libc::SYS_futex as u64, addr.0, op, u64::from(left), 0, 0, u64::from(bitset)];
-            Ok(actor.run(self, &[action])?.first().copied().unwrap_or(-3))
-        };
         self.act(|actor| {
-            let mut woken = 0;
-            for op in [10 | 128, 10] {
-                if woken >= count {
-                    break;
-                }
-                let result = wake(actor, op, count - woken)?;
-                if result < 0 {
-                    return Ok(Err(Errno::from_raw(-result as i32).unwrap_or(Errno::EFAULT)));
-                }
-                woken += result as u32;
-            }
-            Ok(Ok(woken))
+            ops::wake(addr, count, bitset, |call| {
+                Ok(actor.run(self, &[call])?.first().copied().unwrap_or(-3))
+            })
         })?
     }
 
     fn cpu_time(&self) -> (Duration, Duration) {
-        stat_times(&self.shared.view.text(&format!("{}/stat", self.pid())))
+        self.shared.view.times(&self.pid().to_string())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use abi::signal::{SigInfo, Signal};
 use guestmem::{UserAddr, UserMem};
-use hostproc::stat_times;
+use hostproc::ops::CLONE_THREAD;
 use parking_lot::Mutex;
 use platform::{
     AddressSpace, Fault, GuestThread, NewThread, PlatformError, Registers, Resume, SyscallTrap, ThreadHandle,
@@ -17,7 +17,7 @@ use platform::{
 use crate::filter::is_postable;
 use crate::frame::{Frame, MINUS_ENOSYS};
 use crate::host::{Host, Process, Shared};
-use crate::layout::{ACT_CLONE, CLONE_FORK, CLONE_SHARED, CLONE_THREAD, INTERRUPT, MAILBOX, SLOT};
+use crate::layout::{ACT_CLONE, CLONE_FORK, CLONE_SHARED, INTERRUPT, MAILBOX, SLOT};
 use crate::raw::sys::Notif;
 use crate::serve::slot_address;
 use crate::space::{CURRENT, Space};
@@ -67,7 +67,7 @@ impl ThreadHandle for Task {
     fn cpu_time(&self) -> (Duration, Duration) {
         let Place { host, space } = self.place();
         let (tgid, tid) = (host.process.tgid.load(Ordering::SeqCst), host.tid.load(Ordering::SeqCst));
-        stat_times(&space.shared.view.text(&format!("{tgid}/task/{tid}/stat")))
+        space.shared.view.times(&format!("{tgid}/task/{tid}"))
     }
 }
 

@@ -213,62 +213,6 @@ pub(crate) fn ask_for_clone(socket: i32, mailbox: i32) -> Result<i64, Error> {
     }
 }
 
-/// Bytes of the `rseq` area as newer C libraries register it.
-pub(crate) fn rseq_size() -> u64 {
-    // AT_RSEQ_FEATURE_SIZE and AT_RSEQ_ALIGN, zero where the kernel is older.
-    let [size, align] = [27, 28].map(|key| {
-        // SAFETY: a plain number.
-        unsafe { libc::getauxval(key) }
-    });
-    size.next_multiple_of(align.max(1)).max(32)
-}
-
-/// Copies between `local` and `remote` of process `pid`, page by page; bytes moved.
-pub(crate) fn copy(pid: i32, write: bool, remote: u64, local: *mut u8, len: usize) -> usize {
-    let mut done = 0;
-    while done < len {
-        let mut iov = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; 256];
-        let (mut used, mut total) = (0usize, 0usize);
-        for entry in &mut iov {
-            if done + total >= len {
-                break;
-            }
-            let Some(at) = remote.checked_add((done + total) as u64) else { break };
-            let room = (4096 - (at % 4096)) as usize;
-            let n = room.min(len - done - total);
-            *entry = libc::iovec { iov_base: std::ptr::without_provenance_mut(at as usize), iov_len: n };
-            used += 1;
-            total += n;
-        }
-        if used == 0 {
-            break;
-        }
-        let here = libc::iovec { iov_base: local.wrapping_add(done).cast(), iov_len: total };
-        let call = if write { libc::SYS_process_vm_writev } else { libc::SYS_process_vm_readv };
-        // SAFETY: the caller's buffer has `len` bytes and `done + total <= len`; the remote side is checked
-        // by the kernel.
-        let r = unsafe { libc::syscall(call, pid, &raw const here, 1usize, iov.as_ptr(), used, 0usize) };
-        if r <= 0 {
-            break;
-        }
-        done += r as usize;
-        if (r as usize) < total {
-            break;
-        }
-    }
-    done
-}
-
-/// Reads guest bytes; how many.
-pub(crate) fn read_guest(pid: i32, remote: u64, buf: &mut [u8]) -> usize {
-    copy(pid, false, remote, buf.as_mut_ptr(), buf.len())
-}
-
-/// Writes guest bytes; how many.
-pub(crate) fn write_guest(pid: i32, remote: u64, buf: &[u8]) -> usize {
-    copy(pid, true, remote, buf.as_ptr().cast_mut(), buf.len())
-}
-
 /// `CPUID` leaf 13: size of the XSAVE area of the enabled features, and the features (`XCR0`).
 pub(crate) fn xsave() -> (usize, u64) {
     let leaf = core::arch::x86_64::__cpuid_count(13, 0);

@@ -14,7 +14,7 @@ use core::arch::{asm, global_asm};
 use std::io::Error;
 
 use bpf::Insn;
-use hostproc::Vdso;
+use hostproc::{Vdso, rseq};
 
 use super::sys::raw_call;
 use crate::layout::{
@@ -140,8 +140,6 @@ global_asm!(
 unsafe extern "C" {
     static rampart_zygote_begin: u8;
     static rampart_zygote_end: u8;
-    /// Of glibc: where in the thread's control block its `rseq` area is.
-    static __rseq_offset: isize;
 }
 
 fn code() -> &'static [u8] {
@@ -149,15 +147,6 @@ fn code() -> &'static [u8] {
     let len = (&raw const rampart_zygote_end).addr() - begin.addr();
     // SAFETY: both symbols delimit one read-only blob of the assembly above.
     unsafe { core::slice::from_raw_parts(begin, len) }
-}
-
-/// Address of the calling thread's registered `rseq` area.
-fn rseq_area() -> u64 {
-    let thread: u64;
-    // SAFETY: the first word of the control block is its own address (x86-64 psABI).
-    unsafe { asm!("mov {}, fs:0", out(reg) thread, options(nostack, readonly)) };
-    // SAFETY: a constant of the C library.
-    thread.wrapping_add_signed(unsafe { __rseq_offset } as i64)
 }
 
 /// What may become of a step that fails.
@@ -280,9 +269,9 @@ impl Image {
         let (ones, zeros, name, header) = (self.at(ONES), self.at(ZEROS), self.at(NAME), self.at(CAP_HEADER));
         self.step(list, Fatal, libc::SYS_prctl, &[libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64]);
         self.step(list, Fatal, libc::SYS_rt_sigprocmask, &[0, ones, 0, 8]);
-        // As long as it was registered: 32 for most C libraries.
-        for len in [32, super::sys::rseq_size()] {
-            self.step(list, Ignored, libc::SYS_rseq, &[rseq_area(), len, 1, 0x5305_3053]);
+        for len in rseq::lengths() {
+            let registered = [rseq::area(), len, rseq::UNREGISTER, rseq::SIGNATURE];
+            self.step(list, Ignored, libc::SYS_rseq, &registered);
         }
         for signal in 1..=64 {
             let action = self.at(if is_ours(signal) { HANDLE } else { IGNORE });
