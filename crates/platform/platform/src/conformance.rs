@@ -1,11 +1,13 @@
 //! What every backend must do, as functions a backend's tests call.
 //!
 //! Guests are small pieces of machine code; each test says beside the bytes what they are. A failure
-//! panics, as tests do.
+//! panics, as tests do. [`TESTS`] are the suite; [`attack`] and [`lifetime`] take something of the backend's own.
 #![allow(clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod attack;
 mod elsewhere;
 mod kit;
+pub mod lifetime;
 mod memory;
 mod threads;
 mod traps;

@@ -54,73 +54,37 @@ pub static HOST_CALLS: &[Rule] = hostsys::seccomp_rules! {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt;
-    use std::process::Command;
-
-    use hostsys::seccomp::{Filter, Rule};
-    use platform::{Platform, conformance};
+    use hostproc::locked;
+    use hostsys::seccomp::Rule;
 
     use super::HOST_CALLS;
+    use crate::Ptrace;
 
-    /// Set for the program that locks itself in.
-    const LOCKED: &str = "RAMPART_TEST_LOCKED";
-
-    /// What the suite and its harness do themselves: look into files, map a program, say where they are.
+    /// What the test does beyond the suite.
     static OF_THE_TEST: &[Rule] = hostsys::seccomp_rules! {
-        SYS_write => "messages";
         SYS_clock_nanosleep => "sleeps";
         SYS_newfstatat => "a folder";
         SYS_getdents64 => "the same";
-        SYS_fstat => "files";
-        SYS_brk => "memory";
-        SYS_mremap => "memory";
-        SYS_getpid => "names";
-        SYS_getrandom => "hash maps";
     };
-
-    fn lock_in() {
-        let rules: Vec<_> = HOST_CALLS.iter().chain(OF_THE_TEST).copied().collect();
-        let filter = Filter::compile(&rules).expect("it compiles");
-        filter.install_on_all_threads().expect("it is installed");
-    }
-
-    /// How many filters a process has.
-    fn filters(pid: i32) -> String {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
-        let line = status.lines().find(|line| line.starts_with("Seccomp_filters:"));
-        line.unwrap_or_default().split_whitespace().nth(1).unwrap_or_default().to_owned()
-    }
 
     /// The program that [`runs_in_a_locked_sentry`] starts; no test by itself.
     #[test]
-    #[allow(clippy::print_stderr)]
     fn locked() {
-        if std::env::var_os(LOCKED).is_none() {
-            return;
-        }
-        let platform = crate::Ptrace::new().expect("this machine can run ptrace");
-        lock_in();
-        conformance::run(&platform);
-        let space = crate::space::Space::fresh(&platform.shared).expect("a space");
-        assert_eq!(filters(space.pid()), "1", "a guest has its own filter only");
-        let path = format!("/proc/{}/fd", space.pid());
-        assert!(
-            std::fs::read_dir(path).is_ok_and(|fds| fds.count() <= 3),
-            "a guest has the Sentry's descriptors"
-        );
-        assert!(platform.new_address_space().is_ok_and(|space| space.memory_use().resident > 0));
-        eprintln!("all of it passed");
+        let new = || Ptrace::new().expect("this machine can run ptrace");
+        locked::locked(new, (HOST_CALLS, OF_THE_TEST), |platform| {
+            let space = crate::space::Space::fresh(&platform.shared).expect("a space");
+            let path = format!("/proc/{}/fd", space.pid());
+            assert!(
+                std::fs::read_dir(path).is_ok_and(|fds| fds.count() <= 3),
+                "a guest has the Sentry's descriptors"
+            );
+            let pid = space.pid();
+            (space, pid)
+        });
     }
 
     #[test]
     fn runs_in_a_locked_sentry() {
-        let output = Command::new(std::env::current_exe().expect("our own path"))
-            .args(["--exact", "calls::tests::locked", "--nocapture"])
-            .env(LOCKED, "1")
-            .output()
-            .expect("it starts");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "signal {:?}: {said}", output.status.signal());
-        assert!(said.contains("all of it passed"), "{said}");
+        locked::run("calls::tests::locked");
     }
 }

@@ -18,7 +18,7 @@ pub const CODE: u64 = 0x40_0000;
 /// Where guest data lies; two pages.
 pub const DATA: u64 = 0x50_0000;
 /// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 type Act = dyn FnMut(&mut dyn GuestThread, Trap) -> Resume + Send;
 
@@ -58,6 +58,11 @@ impl Watch {
     /// Waits for the end of the process.
     pub(super) fn end(&self) -> HostExit {
         received(&self.ended, "the process ends")
+    }
+
+    /// Whether the process ended within `time`.
+    pub(super) fn ended_within(&self, time: Duration) -> bool {
+        self.ended.recv_timeout(time).is_ok()
     }
 
     /// Waits for the start.
