@@ -3,6 +3,8 @@
 use bitflags::bitflags;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// `AF_UNSPEC`: no family; an address of it dissolves a connection (`connect(2)`).
+pub const AF_UNSPEC: u16 = 0;
 /// `AF_UNIX`.
 pub const AF_UNIX: u16 = 1;
 /// `AF_INET`.

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use abi::Errno;
-use abi::socket::{AF_INET, SocketKind};
+use abi::socket::SocketKind;
 use cred::CapSet;
 use vfs::Result;
 
@@ -36,8 +36,6 @@ use crate::netlink::Links;
 use crate::{Asker, Socket};
 use options::{IpFlags, IpOptions};
 
-/// No family: ends a connection.
-const AF_UNSPEC: u16 = 0;
 const IPPROTO_ICMP: i32 = 1;
 const IPPROTO_TCP: i32 = 6;
 const IPPROTO_UDP: i32 = 17;
@@ -73,10 +71,8 @@ pub fn socket(
 
 /// Parses the address of a `bind`. An IPv4 socket also takes one without a family, when it is unspecified.
 fn bind_address(v6: bool, bytes: &[u8]) -> Result<SocketAddr> {
-    if !v6 && bytes.len() >= 16 && address::family(bytes) == Some(AF_UNSPEC) {
-        let mut bytes = bytes.to_vec();
-        bytes.splice(..2, AF_INET.to_ne_bytes());
-        let parsed = address::parse(false, &bytes)?;
+    if let Some(parsed) = address::parse_unspecified(v6, bytes) {
+        let parsed = parsed?;
         return if parsed.ip().is_unspecified() { Ok(parsed) } else { Err(Errno::EAFNOSUPPORT) };
     }
     address::parse(v6, bytes)

@@ -31,6 +31,11 @@ pub mod unix;
 
 pub use file::SocketFile;
 
+/// The family of a `sockaddr`, when there are bytes for it.
+fn family(address: &[u8]) -> Option<u16> {
+    address.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
+}
+
 /// An open file description on its way to another process.
 pub type FileRef = Arc<dyn Any + Send + Sync>;
 
@@ -235,10 +240,14 @@ pub trait Socket: Send + Sync + Any {
     fn bind(&self, asker: &Asker<'_>, address: &[u8]) -> Result<()>;
     /// `connect(2)`.
     fn connect(&self, asker: &Asker<'_>, address: &[u8]) -> Try<()>;
-    /// `listen(2)`.
-    fn listen(&self, asker: &Asker<'_>, backlog: i32) -> Result<()>;
+    /// `listen(2)`; `EOPNOTSUPP` where there are no connections.
+    fn listen(&self, _asker: &Asker<'_>, _backlog: i32) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
     /// `accept(2)`: the next connection; `EAGAIN` when there is none.
-    fn accept(&self) -> Result<Arc<dyn Socket>>;
+    fn accept(&self) -> Result<Arc<dyn Socket>> {
+        Err(Errno::EOPNOTSUPP)
+    }
     /// `getsockname(2)`.
     fn name(&self) -> Vec<u8>;
     /// `getpeername(2)`; `ENOTCONN`.
@@ -267,7 +276,9 @@ pub trait Socket: Send + Sync + Any {
         None
     }
     /// `SO_ACCEPTCONN`.
-    fn is_listening(&self) -> bool;
+    fn is_listening(&self) -> bool {
+        false
+    }
     /// `SO_SNDBUF`: the accounted size, in bytes; the caller has bounded it.
     fn set_send_buffer(&self, _bytes: usize) {}
     /// `SO_RCVBUF`, likewise.

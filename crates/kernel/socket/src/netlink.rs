@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use abi::Errno;
 use abi::poll::PollEvents;
-use abi::socket::{AF_NETLINK, MsgFlags, SocketKind, Ucred};
+use abi::socket::{AF_NETLINK, AF_UNSPEC, MsgFlags, SocketKind, Ucred};
 use cred::CapSet;
 use guestmem::{IoSink, IoSource};
 use sync::wait::WaitQueue;
@@ -19,7 +19,7 @@ use sync::{Mutex, order};
 use vfs::Result;
 
 use crate::inet::Network;
-use crate::{Ancillary, Asker, Outgoing, Received, Shutdown, Socket, Try};
+use crate::{Ancillary, Asker, Outgoing, Received, Shutdown, Socket, Try, family};
 
 mod diag;
 pub mod route;
@@ -184,20 +184,12 @@ impl Socket for NetlinkSocket {
 
     fn connect(&self, asker: &Asker<'_>, address: &[u8]) -> Try<()> {
         // Only to the kernel, which is the peer anyway.
-        let unspecified = address.get(..2) == Some(&[0, 0]);
+        let unspecified = family(address) == Some(AF_UNSPEC);
         if !unspecified && parse(address)? != (0, 0) && !asker.cred.capable(CapSet::NET_ADMIN) {
             return Err(Errno::EPERM.into());
         }
         self.port(asker.pid)?;
         Ok(())
-    }
-
-    fn listen(&self, _: &Asker<'_>, _: i32) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-
-    fn accept(&self) -> Result<Arc<dyn Socket>> {
-        Err(Errno::EOPNOTSUPP)
     }
 
     fn name(&self) -> Vec<u8> {
@@ -225,14 +217,7 @@ impl Socket for NetlinkSocket {
         if len > MAX_BYTES {
             return Err(Errno::EMSGSIZE.into());
         }
-        let mut request = vec![0; len];
-        let mut filled = 0;
-        while let Some(rest) = request.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match source.take(rest)? {
-                0 => return Err(Errno::EFAULT.into()),
-                n => filled += n,
-            }
-        }
+        let request = source.take_exact(len)?;
         let privileged = asker.cred.capable(CapSet::NET_ADMIN);
         self.answer(match self.protocol {
             SOCK_DIAG => route::answer_each(&request, port, |head, payload, out| {
@@ -260,13 +245,7 @@ impl Socket for NetlinkSocket {
             });
             (datagram.ok_or(Errno::EAGAIN)?, state.passes_credentials)
         };
-        let mut bytes = 0;
-        while let Some(rest) = datagram.get(bytes..).filter(|rest| !rest.is_empty()) {
-            match sink.put(rest)? {
-                0 => break,
-                n => bytes += n,
-            }
-        }
+        let bytes = sink.put_all(&datagram)?;
         let mut out = MsgFlags::empty();
         out.set(MsgFlags::TRUNC, bytes < datagram.len());
         // The kernel is nobody's process, and root.
@@ -293,10 +272,6 @@ impl Socket for NetlinkSocket {
 
     fn take_error(&self) -> Option<Errno> {
         self.state.lock().error.take()
-    }
-
-    fn is_listening(&self) -> bool {
-        false
     }
 
     fn set_passes_credentials(&self, on: bool) -> Result<()> {

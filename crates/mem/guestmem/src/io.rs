@@ -12,6 +12,20 @@ pub trait IoSink {
     /// Takes as many of `bytes` as fit, and returns how many. `EFAULT` only when not one byte could be
     /// delivered; a later fault ends the sink (its `remaining` becomes zero).
     fn put(&mut self, bytes: &[u8]) -> Result<usize, Errno>;
+
+    /// Puts `bytes` until they are through or it is full; how many. An error only when none could be delivered.
+    fn put_all(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        let mut done = 0;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            match self.put(rest) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
 }
 
 /// Where the bytes of a write come from.
@@ -22,6 +36,27 @@ pub trait IoSource {
     /// Fills as much of `buf` as it can, and returns how much. `EFAULT` only when not one byte could be
     /// fetched; a later fault ends the source.
     fn take(&mut self, buf: &mut [u8]) -> Result<usize, Errno>;
+
+    /// Fills `buf` until it is full or there is no more; how much. An error only when nothing could be fetched.
+    fn take_all(&mut self, buf: &mut [u8]) -> Result<usize, Errno> {
+        let mut filled = 0;
+        while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.take(rest) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(errno) if filled == 0 => return Err(errno),
+                Err(_) => break,
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Fetches exactly `len` bytes; `EFAULT` when there are fewer.
+    fn take_exact(&mut self, len: usize) -> Result<Vec<u8>, Errno> {
+        let mut bytes = vec![0; len];
+        let filled = self.take_all(&mut bytes)?;
+        if filled == len { Ok(bytes) } else { Err(Errno::EFAULT) }
+    }
 }
 
 /// A sink into a kernel buffer of fixed size.

@@ -6,8 +6,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use abi::Errno;
-use abi::socket::{AF_INET, AF_INET6};
+use abi::socket::{AF_INET, AF_INET6, AF_UNSPEC};
 use vfs::Result;
+
+use crate::family;
 
 /// Bytes of a `sockaddr_in`.
 const LEN4: usize = 16;
@@ -15,9 +17,20 @@ const LEN4: usize = 16;
 const LEN6: usize = 28;
 const LEN6_SHORT: usize = 24;
 
-/// The family of a `sockaddr`, when there are bytes for it.
-pub(super) fn family(address: &[u8]) -> Option<u16> {
-    address.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
+/// Is it `AF_UNSPEC`, by which `connect(2)` dissolves a connection? `EINVAL` without bytes for a family.
+pub(super) fn is_unspecified(address: &[u8]) -> Result<bool> {
+    family(address).map(|family| family == AF_UNSPEC).ok_or(Errno::EINVAL)
+}
+
+/// Parses for a socket of IPv4 what has no family but is long enough for one of IPv4, as Linux takes it; `None`
+/// for anything else.
+pub(super) fn parse_unspecified(v6: bool, address: &[u8]) -> Option<Result<SocketAddr>> {
+    if v6 || address.len() < LEN4 || family(address) != Some(AF_UNSPEC) {
+        return None;
+    }
+    let mut address = address.to_vec();
+    address.splice(..2, AF_INET.to_ne_bytes());
+    Some(parse(false, &address))
 }
 
 fn chunk<const N: usize>(address: &[u8], at: usize) -> Result<[u8; N]> {

@@ -24,7 +24,7 @@ use vfs::{IoctlRequest, Result};
 
 use super::network::Network;
 use super::options::Setting;
-use super::{AF_UNSPEC, address, check_port, ioctl};
+use super::{address, check_port, ioctl};
 use crate::{Asker, Outgoing, Received, Shutdown, Socket, Try};
 
 use state::State;
@@ -162,13 +162,9 @@ impl Socket for UdpSocket {
 
     fn connect(&self, _: &Asker<'_>, bytes: &[u8]) -> Try<()> {
         let core = &self.core;
-        match address::family(bytes) {
-            None => return Err(Errno::EINVAL.into()),
-            Some(AF_UNSPEC) => {
-                self.disconnect();
-                return Ok(());
-            }
-            Some(_) => {}
+        if address::is_unspecified(bytes)? {
+            self.disconnect();
+            return Ok(());
         }
         let to = super::destination(address::parse_datagram(core.v6, bytes)?);
         let mut state = core.state.lock();
@@ -184,14 +180,6 @@ impl Socket for UdpSocket {
         drop(state);
         core.wait.notify(PollEvents::WRITABLE);
         Ok(())
-    }
-
-    fn listen(&self, _: &Asker<'_>, _: i32) -> Result<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-
-    fn accept(&self) -> Result<Arc<dyn Socket>> {
-        Err(Errno::EOPNOTSUPP)
     }
 
     fn name(&self) -> Vec<u8> {
@@ -256,10 +244,6 @@ impl Socket for UdpSocket {
 
     fn take_error(&self) -> Option<Errno> {
         self.with(|state| state.error.take())
-    }
-
-    fn is_listening(&self) -> bool {
-        false
     }
 
     fn set_receive_buffer(&self, bytes: usize) {

@@ -4,6 +4,8 @@ use abi::Errno;
 use abi::socket::{AF_UNIX, UNIX_PATH_MAX};
 use vfs::Result;
 
+use crate::family;
+
 /// Bytes of the family.
 const FAMILY: usize = 2;
 
@@ -14,11 +16,6 @@ pub(super) enum Address<'a> {
     Path(&'a [u8]),
     /// A name of the abstract namespace, without its leading NUL; may hold more, and may be empty.
     Abstract(&'a [u8]),
-}
-
-/// The family of a `sockaddr`, when there are bytes for it.
-pub(super) fn family(address: &[u8]) -> Option<u16> {
-    address.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
 }
 
 /// Nothing but the family: `bind(2)` then picks a name.

@@ -5,17 +5,14 @@ use std::sync::Arc;
 
 use abi::Errno;
 use abi::poll::PollEvents;
-use abi::socket::{SOMAXCONN, SocketKind, Ucred};
+use abi::socket::{AF_UNSPEC, SOMAXCONN, SocketKind, Ucred};
 use vfs::Result;
 
 use super::address::{self, Address};
 use super::names::Name;
 use super::state::{Bound, Core, Relay, Role, Shut};
 use super::{Names, UnixSocket};
-use crate::{Asker, Stall, Try};
-
-/// `AF_UNSPEC`: a datagram socket forgets its destination.
-const AF_UNSPEC: u16 = 0;
+use crate::{Asker, Stall, Try, family};
 
 fn identity(asker: &Asker<'_>) -> Option<(Ucred, Arc<[u32]>)> {
     Some((asker.effective(), Arc::clone(&asker.cred.groups)))
@@ -189,7 +186,7 @@ impl UnixSocket {
 
     /// `connect(2)` of a datagram socket.
     pub(super) fn aim(&self, asker: &Asker<'_>, address: &[u8]) -> Try<()> {
-        let role = if address::family(address) == Some(AF_UNSPEC) {
+        let role = if family(address) == Some(AF_UNSPEC) {
             Role::Idle
         } else {
             address::parse(address)?;

@@ -13,23 +13,6 @@ use super::state::{Core, Message, Role, Shut, State};
 use super::{UnixSocket, address};
 use crate::{Ancillary, Asker, FileRef, Outgoing, Received, Stall, Try};
 
-/// Fetches exactly `want` bytes where `whole`, else what can be had. No lock is held.
-fn fetch(source: &mut dyn IoSource, want: usize, whole: bool) -> Result<Vec<u8>> {
-    let mut data = vec![0; want];
-    let mut filled = 0;
-    while let Some(part) = data.get_mut(filled..).filter(|part| !part.is_empty()) {
-        match source.take(part) {
-            Ok(0) if whole => return Err(Errno::EFAULT),
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(errno) if whole || filled == 0 => return Err(errno),
-            Err(_) => break,
-        }
-    }
-    data.truncate(filled);
-    Ok(data)
-}
-
 impl UnixSocket {
     /// Sends as much of a stream as fits; control data goes with its first byte.
     pub(super) fn send_stream(
@@ -75,7 +58,9 @@ impl UnixSocket {
         let Some((room, charge)) = self.core.buffer.reserve(source.remaining(), false) else {
             return Err(Stall::Wait(self.core.wait.clone()));
         };
-        let data = fetch(source, room, false)?;
+        let mut data = vec![0; room];
+        let fetched = source.take_all(&mut data)?;
+        data.truncate(fetched);
         let sent = data.len();
         if sent == 0 {
             return Ok(0);
@@ -113,7 +98,7 @@ impl UnixSocket {
         let Some((_, charge)) = self.core.buffer.reserve(want, true) else {
             return Err(Stall::Wait(self.core.wait.clone()));
         };
-        let data = fetch(source, want, true)?;
+        let data = source.take_exact(want)?;
         let target = match (to, peer) {
             (Some(to), _) => self.find(asker, to)?,
             (None, Some(peer)) => peer,
@@ -220,7 +205,7 @@ impl UnixSocket {
         }
         // Gives the sender its buffer back.
         drop(gone);
-        let bytes = put_all(sink, &data)?;
+        let bytes = sink.put_all(&data)?;
         let mut out = MsgFlags::empty();
         out.set(MsgFlags::TRUNC, bytes < data.len());
         let ancillary = Ancillary { files, credentials, other: Vec::new() };
@@ -237,7 +222,7 @@ impl UnixSocket {
         let mut bytes = 0;
         for index in 0..taken.parts.len() {
             let part = taken.parts.get(index).map(Part::bytes).unwrap_or_default();
-            let put = put_all(sink, part);
+            let put = sink.put_all(part);
             bytes += put.unwrap_or(0);
             if put != Ok(part.len()) {
                 self.put_back(&mut taken, index, put.unwrap_or(0));
@@ -292,20 +277,6 @@ impl UnixSocket {
         self.core.state.lock().queue.push_front(message);
         drop(rest);
     }
-}
-
-/// Puts `data` until it is through or the sink is full.
-fn put_all(sink: &mut dyn IoSink, data: &[u8]) -> Result<usize> {
-    let mut done = 0;
-    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-        match sink.put(rest) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(errno) if done == 0 => return Err(errno),
-            Err(_) => break,
-        }
-    }
-    Ok(done)
 }
 
 /// Bytes of a stream on their way to a guest.

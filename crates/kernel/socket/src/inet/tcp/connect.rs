@@ -13,8 +13,8 @@ use vfs::Result;
 use super::splice::{Closed, End, Side};
 use super::state::{Backlog, Core, Role, State};
 use super::{TcpSocket, address};
+use crate::inet::check_port;
 use crate::inet::network::{Streams, Tuple};
-use crate::inet::{AF_UNSPEC, check_port};
 use crate::{Asker, Shutdown, Stall, Try};
 
 impl TcpSocket {
@@ -90,13 +90,9 @@ impl TcpSocket {
     /// `connect(2)`.
     pub(super) fn connect_to(&self, asker: &Asker<'_>, bytes: &[u8]) -> Try<()> {
         let core = &self.core;
-        match address::family(bytes) {
-            None => return Err(Errno::EINVAL.into()),
-            Some(AF_UNSPEC) => {
-                self.disconnect();
-                return Ok(());
-            }
-            Some(_) => {}
+        if address::is_unspecified(bytes)? {
+            self.disconnect();
+            return Ok(());
         }
         let mut state = core.state.lock();
         match &state.role {

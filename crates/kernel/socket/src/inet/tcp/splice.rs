@@ -251,7 +251,7 @@ impl End {
     fn write_part(&self, source: &mut dyn IoSource, urgent: bool) -> Try<usize> {
         let room = self.reserve(source.remaining())?;
         let mut data = vec![0; room];
-        let fetched = fetch(source, &mut data);
+        let fetched = source.take_all(&mut data);
         data.truncate(*fetched.as_ref().unwrap_or(&0));
         let sent = data.len();
         // The last byte of the call is the urgent one.
@@ -346,7 +346,7 @@ impl End {
         } else {
             for index in 0..pieces.len() {
                 let Some(piece) = pieces.get_mut(index) else { break };
-                let put = put_all(sink, piece.unread());
+                let put = sink.put_all(piece.unread());
                 let (n, whole) = (*put.as_ref().unwrap_or(&0), put == Ok(piece.unread().len()));
                 bytes += n;
                 if !whole {
@@ -390,7 +390,7 @@ impl End {
             }
             Ok::<_, Errno>(byte)
         })?;
-        let bytes = put_all(sink, &[byte])?;
+        let bytes = sink.put_all(&[byte])?;
         let flags = if bytes == 0 { MsgFlags::OOB | MsgFlags::TRUNC } else { MsgFlags::OOB };
         Ok(Received { bytes, full_len: 1, flags, ..Received::default() })
     }
@@ -532,32 +532,4 @@ fn closed(both: &mut Both) -> Closed {
         Some(first) => Closed::Waiting(first, both.of(first).0.reuse),
         None => Closed::Open,
     }
-}
-
-/// Fills `data`; how much of it, or why nothing.
-fn fetch(source: &mut dyn IoSource, data: &mut [u8]) -> Result<usize> {
-    let mut filled = 0;
-    while let Some(part) = data.get_mut(filled..).filter(|part| !part.is_empty()) {
-        match source.take(part) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(errno) if filled == 0 => return Err(errno),
-            Err(_) => break,
-        }
-    }
-    Ok(filled)
-}
-
-/// Puts `data` until it is through or the sink is full.
-pub(in crate::inet) fn put_all(sink: &mut dyn IoSink, data: &[u8]) -> Result<usize> {
-    let mut done = 0;
-    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-        match sink.put(rest) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(errno) if done == 0 => return Err(errno),
-            Err(_) => break,
-        }
-    }
-    Ok(done)
 }

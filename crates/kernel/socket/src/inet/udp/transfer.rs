@@ -13,7 +13,6 @@ use super::UdpSocket;
 use super::state::{Datagram, State, deliver};
 use crate::inet::address;
 use crate::inet::control::{self, Sending};
-use crate::inet::tcp::splice::put_all;
 use crate::{Ancillary, Outgoing, Received};
 
 /// Largest payload: what a length of 16 bits leaves behind the heads of UDP, and of IPv4.
@@ -28,31 +27,15 @@ fn fetch(source: &mut dyn IoSource, limit: usize) -> Result<Vec<u8>> {
     if want > limit {
         return Err(Errno::EMSGSIZE);
     }
-    let mut data = vec![0; want];
-    let mut filled = 0;
-    while let Some(part) = data.get_mut(filled..).filter(|part| !part.is_empty()) {
-        match source.take(part)? {
-            0 => return Err(Errno::EFAULT),
-            n => filled += n,
-        }
-    }
-    Ok(data)
+    source.take_exact(want)
 }
 
 impl UdpSocket {
     /// The destination of a message. `EDESTADDRREQ` without one.
     fn target(&self, state: &State, to: Option<&[u8]>) -> Result<SocketAddr> {
         let Some(bytes) = to else { return state.remote.ok_or(Errno::EDESTADDRREQ) };
-        let unspecified = !self.core.v6 && address::family(bytes) == Some(0) && bytes.len() >= 16;
-        let parsed = if unspecified {
-            // As Linux takes it: an address without a family is one of IPv4.
-            let mut bytes = bytes.to_vec();
-            bytes.splice(..2, abi::socket::AF_INET.to_ne_bytes());
-            address::parse(false, &bytes)
-        } else {
-            address::parse_datagram(self.core.v6, bytes)
-        };
-        let to = parsed?;
+        let unspecified = address::parse_unspecified(self.core.v6, bytes);
+        let to = unspecified.unwrap_or_else(|| address::parse_datagram(self.core.v6, bytes))?;
         if to.port() == 0 { Err(Errno::EINVAL) } else { Ok(crate::inet::destination(to)) }
     }
 
@@ -161,7 +144,7 @@ impl UdpSocket {
             let other = control::incoming(&state.ip, &datagram, wishes);
             (datagram, Ancillary { other, ..Ancillary::default() })
         };
-        let bytes = put_all(sink, &datagram.data)?;
+        let bytes = sink.put_all(&datagram.data)?;
         let mut out = MsgFlags::empty();
         out.set(MsgFlags::TRUNC, bytes < datagram.data.len());
         let from = Some(address::shown(self.core.v6, datagram.from));
@@ -177,7 +160,7 @@ impl UdpSocket {
             failure
         };
         let other = vec![control::failure(self.core.v6, &failure)];
-        let bytes = put_all(sink, &failure.data)?;
+        let bytes = sink.put_all(&failure.data)?;
         let mut flags = MsgFlags::ERRQUEUE;
         flags.set(MsgFlags::TRUNC, bytes < failure.data.len());
         let ancillary = Ancillary { other, ..Ancillary::default() };
