@@ -191,6 +191,8 @@ pub(crate) fn sandbox_of(runsc: &Running, name: &str) -> [i32; 3] {
     };
     let gofer = until("the gofer", || half("gofer"));
     let sentry = until("the sentry", || half("boot"));
+    // The platform's own helpers have their filters before that.
+    until("the sentry's filter", || status(sentry, "Seccomp").filter(|mode| mode == "2"));
     until(name, || {
         // Beside the platform's own helpers.
         children(sentry).into_iter().find(|guest| status(*guest, "Seccomp").as_deref() == Some("2"))
