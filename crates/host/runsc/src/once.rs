@@ -39,7 +39,6 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
         hostname: hostname.unwrap_or_else(|| "runsc".into()),
         platform: cli.platform.clone(),
         fast_path: !cli.systrap_disable_fast_path,
-        overlay: overlay(cli),
         mounts,
         process: process(arguments, &rootfs, terminal)?,
         resources: Resources::default(),
@@ -92,13 +91,15 @@ fn kernel(target: &str, name: &str, options: &[&str]) -> Mount {
         source: Source::Kernel(name.into()),
         readonly: options.contains(&"ro"),
         shared: false,
+        overlay: sentry::Overlay::None,
         options: options.iter().filter(|option| **option != "ro").map(|&option| option.into()).collect(),
     }
 }
 
-/// The guest's mounts, and what the Gofer serves for them. Under an overlay nobody writes to the root.
+/// The guest's mounts, and what the Gofer serves for them. Under an overlay nobody writes to the host's tree.
 fn mounts(cli: &Cli, arguments: &Do, rootfs: &Path) -> Result<(Vec<Mount>, Vec<Attachment>)> {
-    let readonly = overlay(cli) == sentry::Overlay::Memory;
+    let overlay = overlay(cli);
+    let readonly = overlay == sentry::Overlay::Memory;
     let shared = cli.file_access == FileAccess::Shared;
     let submounts = if rootfs == Path::new("/") { Submounts::LeftOut } else { Submounts::Copied };
     let mut attachments = vec![Attachment { path: rootfs.into(), readonly, submounts }];
@@ -107,6 +108,7 @@ fn mounts(cli: &Cli, arguments: &Do, rootfs: &Path) -> Result<(Vec<Mount>, Vec<A
         source: Source::Gofer(0),
         readonly: false,
         shared,
+        overlay,
         options: overlay_options(cli),
     };
     let mut mounts = vec![root];
@@ -129,7 +131,7 @@ fn mounts(cli: &Cli, arguments: &Do, rootfs: &Path) -> Result<(Vec<Mount>, Vec<A
         }
     }
     if rootfs == Path::new("/") {
-        mounts_of_host(readonly, shared, &mut mounts, &mut attachments)?;
+        mounts_of_host(overlay, shared, &mut mounts, &mut attachments)?;
     }
     for volume in &arguments.volume {
         let Volume { host, guest, readonly } = volume;
@@ -138,7 +140,8 @@ fn mounts(cli: &Cli, arguments: &Do, rootfs: &Path) -> Result<(Vec<Mount>, Vec<A
         let source = Source::Gofer(u32::try_from(attachments.len())?);
         attachments.push(Attachment { path, readonly: *readonly, submounts: Submounts::Copied });
         let shared = cli.file_access_mounts == FileAccess::Shared;
-        mounts.push(Mount { target, source, readonly: *readonly, shared, options: Vec::new() });
+        let overlay = sentry::Overlay::None;
+        mounts.push(Mount { target, source, readonly: *readonly, shared, overlay, options: Vec::new() });
     }
     Ok((mounts, attachments))
 }
@@ -169,35 +172,47 @@ const OURS: [&str; 3] = ["/dev", "/proc", "/sys"];
 const MAX_MOUNTS: usize = 64;
 
 /// What is mounted in the host's tree, one by one, so that the host's `/proc` and the like are not even
-/// below. Under an overlay, which is the root's only, they are read-only.
+/// below. What lies over the root lies over each of them that can be written to; a file is read-only then.
 fn mounts_of_host(
-    readonly: bool,
+    overlay: sentry::Overlay,
     shared: bool,
     mounts: &mut Vec<Mount>,
     attachments: &mut Vec<Attachment>,
 ) -> Result<()> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
-    for target in table.lines().filter_map(place_of_mount).take(MAX_MOUNTS) {
+    for (target, readonly) in table.lines().filter_map(place_of_mount).take(MAX_MOUNTS) {
         // One that is covered by another, or out of our reach, is not shown.
         if mounts.iter().any(|mount| mount.target == target) || !Path::new(&target).exists() {
             continue;
         }
         let source = Source::Gofer(u32::try_from(attachments.len())?);
-        attachments.push(Attachment { path: (&target).into(), readonly, submounts: Submounts::LeftOut });
-        mounts.push(Mount { target, source, readonly, shared, options: Vec::new() });
+        let overlaid = overlay == sentry::Overlay::Memory;
+        let covered = overlaid && !readonly && Path::new(&target).is_dir();
+        let readonly = readonly || (overlaid && !covered);
+        let overlay = if covered { sentry::Overlay::Memory } else { sentry::Overlay::None };
+        attachments.push(Attachment {
+            path: (&target).into(),
+            readonly: readonly || covered,
+            submounts: Submounts::LeftOut,
+        });
+        mounts.push(Mount { target, source, readonly, shared, overlay, options: Vec::new() });
     }
     Ok(())
 }
 
-/// Where a line of `mountinfo` (`proc_pid_mountinfo(5)`) says that files of users are mounted.
-fn place_of_mount(line: &str) -> Option<String> {
-    let target = line.split(' ').nth(4)?;
-    let kind = line.split_once(" - ")?.1.split(' ').next()?;
+/// Where a line of `mountinfo` (`proc_pid_mountinfo(5)`) says that files of users are mounted, and whether
+/// nobody can write to them.
+fn place_of_mount(line: &str) -> Option<(String, bool)> {
+    let mut fields = line.split(' ').skip(4);
+    let (target, options) = (fields.next()?, fields.next()?);
+    let mut kind = line.split_once(" - ")?.1.split(' ');
+    let (kind, of_all) = (kind.next()?, kind.nth(1)?);
     let path = Path::new(target);
     let ours = OURS.iter().any(|ours| path.starts_with(ours));
     // A name with a character that is written as an escape is left out: none of a system's own has one.
     let plain = !target.contains('\\');
-    (target != "/" && plain && !ours && !PSEUDO.contains(&kind)).then(|| target.to_owned())
+    let readonly = [options, of_all].iter().any(|options| options.split(',').any(|option| option == "ro"));
+    (target != "/" && plain && !ours && !PSEUDO.contains(&kind)).then(|| (target.to_owned(), readonly))
 }
 
 fn process(arguments: &Do, rootfs: &Path, terminal: bool) -> Result<Process> {
@@ -276,7 +291,11 @@ mod tests {
         let line = |target: &str, kind: &str| {
             format!("36 35 98:0 / {target} rw,noatime shared:1 - {kind} /dev/x rw")
         };
-        assert_eq!(place_of_mount(&line("/home", "ext4")).as_deref(), Some("/home"));
+        assert_eq!(place_of_mount(&line("/home", "ext4")), Some(("/home".to_owned(), false)));
+        for rw in ["rw,noatime", "/dev/x rw"] {
+            let line = line("/home", "ext4").replace(rw, &rw.replace("rw", "ro"));
+            assert_eq!(place_of_mount(&line), Some(("/home".to_owned(), true)));
+        }
         for (target, kind) in [("/", "ext4"), ("/dev/shm", "tmpfs"), ("/x", "proc"), ("/a\\040b", "ext4")] {
             assert_eq!(place_of_mount(&line(target, kind)), None, "{target}");
         }

@@ -3,6 +3,7 @@
 mod kit;
 
 use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::time::Duration;
 
 use kit::{Root, alive, children, gone, runsc};
@@ -116,4 +117,24 @@ fn a_program_that_ignores_the_request_to_end_is_ended() {
     assert!(pids.iter().all(|pid| alive(*pid)));
     assert_eq!(runsc.0.wait().expect("ends").code(), Some(128 + 15));
     assert!(pids.iter().all(|pid| gone(*pid, Duration::from_secs(5))));
+}
+
+/// Needs root, for mounts of its own.
+#[test]
+fn what_is_mounted_on_the_host_is_under_the_overlay_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = "
+        set -e; cd \"$1\"; mkdir w r; mount -t tmpfs none w; mount -t tmpfs none r; touch w/host r/host
+        mount -o remount,ro r
+        \"$2\" do sh -c 'echo guest >w/host; mkdir w/new; ls w; cat w/host; touch r/new 2>/dev/null || echo refused'
+        ls w; cat w/host";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(folder.path())
+        .arg(env!("CARGO_BIN_EXE_runsc"))
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "host\nnew\nguest\nrefused\nhost\n", "{said}");
 }

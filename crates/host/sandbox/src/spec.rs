@@ -41,15 +41,16 @@ pub fn boot_config(
 ) -> Result<(BootConfig, Vec<Attachment>), SandboxError> {
     let spec = &bundle.spec;
     let readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or_default();
+    // Places for mounts are made on a read-only root too, which others may be using as well: in memory.
+    let overlay = if readonly { Overlay::Memory } else { settings.overlay };
     let root = Mount {
         target: "/".into(),
         source: Source::Gofer(0),
         readonly,
         shared: settings.shared_root,
+        overlay,
         options: settings.overlay_options.clone(),
     };
-    // Places for mounts are made on a read-only root too, which others may be using as well: in memory.
-    let overlay = if readonly { Overlay::Memory } else { settings.overlay };
     let root_attachment = Attachment {
         path: bundle.rootfs.clone(),
         readonly: overlay == Overlay::Memory,
@@ -68,7 +69,6 @@ pub fn boot_config(
         platform: settings.platform.clone(),
         // Looking for calls takes processor time, of which such a container has none to spare.
         fast_path: settings.fast_path && !has_cpu_quota(spec),
-        overlay,
         mounts,
         masked_paths: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
         readonly_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
@@ -152,7 +152,8 @@ fn translate(
         Source::Kernel(kind.into())
     };
     let options = options.into_iter().filter(|option| !PLACEMENT.contains(&option.as_str())).collect();
-    Ok(Mount { target: text(mount.destination(), "mounts.destination")?, source, readonly, shared, options })
+    let target = text(mount.destination(), "mounts.destination")?;
+    Ok(Mount { target, source, readonly, shared, overlay: Overlay::None, options })
 }
 
 /// A process of a spec: the container's first, or one for `exec`.

@@ -23,8 +23,6 @@ pub struct BootConfig {
     pub platform: String,
     /// Whether guests' hot calls may take the fast path of the platform, when it has one.
     pub fast_path: bool,
-    /// What lies over the root.
-    pub overlay: Overlay,
     /// Mounts in order. The first one is the root, its target `/`.
     pub mounts: Vec<Mount>,
     /// What is hidden: a directory under an empty one, a file under `/dev/null`. Missing ones are passed over.
@@ -55,11 +53,11 @@ pub struct Resources {
     pub memory: Option<u64>,
 }
 
-/// Where writes to the root go.
+/// Where writes to a mount go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overlay {
-    /// Into the root itself.
+    /// Into what is mounted.
     None,
     /// Into memory, lost at exit.
     Memory,
@@ -76,7 +74,9 @@ pub struct Mount {
     pub readonly: bool,
     /// Others outside may change what is there: nothing is remembered of it.
     pub shared: bool,
-    /// Options for the file system that are not flags of the mount, such as `size=64k`.
+    /// What lies over it, which must be a directory then.
+    pub overlay: Overlay,
+    /// Options for the file system that takes the writes, and that are not flags of the mount, such as `size=64k`.
     pub options: Vec<String>,
 }
 

@@ -63,7 +63,7 @@ pub(crate) fn build(
     let mut mounts = config.mounts.iter();
     let root = mounts.next().filter(|root| root.target == "/").ok_or(BootError::NoRoot)?;
     let mut builder = Builder { config, materials, devices: 16, namespace: None };
-    let fs = builder.root(root)?;
+    let fs = builder.overlaid(root)?;
     // Read-only once everything has its place.
     let root_mount = Mount::new(fs, "root", flags(root) - MountFlags::RDONLY);
     let namespace = MountNamespace::new(Arc::clone(&root_mount));
@@ -71,7 +71,7 @@ pub(crate) fn build(
     let context = FsContext::new(namespace.root());
     for mount in mounts {
         let fail = |errno| BootError::Mount { target: mount.target.clone(), errno };
-        let fs = builder.file_system(mount)?;
+        let fs = builder.overlaid(mount)?;
         let kind = fs.root().attr().map_err(fail)?.kind;
         let at = place(&context, mount.target.as_bytes(), kind).map_err(fail)?;
         let name = fs.type_name();
@@ -128,16 +128,16 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// The root, under a tmpfs that takes the writes when the configuration says so.
-    fn root(&mut self, mount: &MountConfig) -> Result<Arc<dyn FileSystem>, BootError> {
+    /// What is mounted, under a tmpfs that takes the writes when the configuration says so.
+    fn overlaid(&mut self, mount: &MountConfig) -> Result<Arc<dyn FileSystem>, BootError> {
         let lower = self.file_system(mount)?;
-        if self.config.overlay == Overlay::None {
+        if mount.overlay == Overlay::None {
             return Ok(lower);
         }
         let fail = |errno| BootError::Mount { target: mount.target.clone(), errno };
         let mut options = tmpfs_options(self.device(), &mount.options);
         if !mount.options.iter().any(|option| option.starts_with("size=")) {
-            // What is written to the root stays in memory: that is the limit.
+            // What is written stays in memory: that is the limit.
             options.size = options.size.max(self.materials.memory);
             options.inodes = options.inodes.max(self.materials.memory / abi::PAGE_SIZE);
         }

@@ -30,7 +30,8 @@ fn assemble(text: &str, to: &Path) {
 }
 
 fn mount(target: &str, source: Source) -> Mount {
-    Mount { target: target.to_owned(), source, readonly: false, shared: false, options: Vec::new() }
+    let overlay = Overlay::None;
+    Mount { target: target.to_owned(), source, readonly: false, shared: false, overlay, options: Vec::new() }
 }
 
 fn config(args: &[&str]) -> BootConfig {
@@ -38,7 +39,6 @@ fn config(args: &[&str]) -> BootConfig {
         container_id: "test".to_owned(),
         hostname: "test".to_owned(),
         platform: "systrap".to_owned(),
-        overlay: Overlay::None,
         mounts: vec![
             mount("/", Source::Gofer(0)),
             mount("/proc", Source::Kernel("proc".to_owned())),
@@ -175,7 +175,7 @@ fn writes_go_over_the_root_and_not_into_it() {
     let root = root();
     assemble(WRITE, &root.path().join("bin/write"));
     let mut overlaid = config(&["write"]);
-    overlaid.overlay = Overlay::Memory;
+    overlaid.mounts[0].overlay = Overlay::Memory;
     assert_eq!(run(root.path(), &overlaid).expect("it starts"), ExitStatus::Exited(0));
     assert!(!root.path().join("made").exists());
 }
