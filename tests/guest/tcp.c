@@ -1,25 +1,14 @@
 /* TCP over the loopback: how sockets meet, talk and part. */
 #include "check.h"
-#include <arpa/inet.h>
+#include "inet.h"
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <linux/sockios.h>
-
-static struct sockaddr_in at(const char *ip, int port)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
-    inet_pton(AF_INET, ip, &a.sin_addr);
-    return a;
-}
-#define SA(x) ((struct sockaddr *)&(x)), sizeof(x)
 
 static int port_of(int fd)
 {
@@ -28,29 +17,10 @@ static int port_of(int fd)
     return getsockname(fd, (struct sockaddr *)&a, &len) ? -1 : ntohs(a.sin6_port);
 }
 
-static int revents(int fd)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN | POLLOUT | POLLPRI | POLLRDHUP};
-    poll(&p, 1, 0);
-    return p.revents;
-}
-
 static int waits(int fd, int events)
 {
     struct pollfd p = {.fd = fd, .events = events};
     return poll(&p, 1, 3000) == 1 ? p.revents : -1;
-}
-
-static int number(int fd, int level, int name)
-{
-    int value = -12345;
-    socklen_t len = sizeof value;
-    return getsockopt(fd, level, name, &value, &len) ? -1 : value;
-}
-
-static int set(int fd, int level, int name, int value)
-{
-    return setsockopt(fd, level, name, &value, sizeof value);
 }
 
 static int listener(int *port, int backlog)
@@ -561,6 +531,21 @@ static void options(void)
     close(s[1]);
 }
 
+/* A listener with reuse, and both ends of a connection by it; its address. */
+static struct sockaddr_in reusing(int *l, int *fd, int *s)
+{
+    struct sockaddr_in a = at("127.0.0.1", 0);
+    *l = socket(AF_INET, SOCK_STREAM, 0);
+    set(*l, SOL_SOCKET, SO_REUSEADDR, 1);
+    bind(*l, SA(a));
+    listen(*l, 2);
+    a = at("127.0.0.1", port_of(*l));
+    *fd = socket(AF_INET, SOCK_STREAM, 0);
+    connect(*fd, SA(a));
+    *s = accept(*l, NULL, NULL);
+    return a;
+}
+
 static void remembered(void)
 {
     int port, l = listener(&port, 3), fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -577,15 +562,7 @@ static void remembered(void)
     set(l, SOL_SOCKET, SO_REUSEADDR, 1);
     CHECK_ERRNO("of a server without reuse", bind(l, SA(a)), EADDRINUSE);
     close(l);
-    l = socket(AF_INET, SOCK_STREAM, 0);
-    set(l, SOL_SOCKET, SO_REUSEADDR, 1);
-    a = at("127.0.0.1", 0);
-    bind(l, SA(a));
-    listen(l, 2);
-    a = at("127.0.0.1", port_of(l));
-    fd = socket(AF_INET, SOCK_STREAM, 0);
-    connect(fd, SA(a));
-    s = accept(l, NULL, NULL);
+    a = reusing(&l, &fd, &s);
     close(s);
     read(fd, &c, 1);
     close(fd);
@@ -595,15 +572,7 @@ static void remembered(void)
     set(l, SOL_SOCKET, SO_REUSEADDR, 1);
     CHECK_EQ("gives it back", bind(l, SA(a)), 0);
     close(l);
-    l = socket(AF_INET, SOCK_STREAM, 0);
-    set(l, SOL_SOCKET, SO_REUSEADDR, 1);
-    a.sin_port = 0;
-    bind(l, SA(a));
-    listen(l, 2);
-    a = at("127.0.0.1", port_of(l));
-    fd = socket(AF_INET, SOCK_STREAM, 0);
-    connect(fd, SA(a));
-    s = accept(l, NULL, NULL);
+    a = reusing(&l, &fd, &s);
     close(l);
     l = socket(AF_INET, SOCK_STREAM, 0);
     CHECK_ERRNO("an accepted one keeps it", bind(l, SA(a)), EADDRINUSE);

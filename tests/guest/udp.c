@@ -1,24 +1,12 @@
 /* UDP over the loopback. */
 #include "check.h"
-#include <arpa/inet.h>
+#include "inet.h"
 #include <fcntl.h>
 #include <linux/errqueue.h>
-#include <netinet/in.h>
 #include <netinet/udp.h>
-#include <poll.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/time.h>
 #include <linux/sockios.h>
-
-#define SA(x) ((struct sockaddr *)&(x)), sizeof(x)
-
-static struct sockaddr_in at(const char *ip, int port)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
-    inet_pton(AF_INET, ip, &a.sin_addr);
-    return a;
-}
 
 static struct sockaddr_in name_of(int fd)
 {
@@ -26,25 +14,6 @@ static struct sockaddr_in name_of(int fd)
     socklen_t len = sizeof a;
     getsockname(fd, (struct sockaddr *)&a, &len);
     return a;
-}
-
-static int revents(int fd)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN | POLLOUT | POLLPRI | POLLRDHUP};
-    poll(&p, 1, 0);
-    return p.revents;
-}
-
-static int number(int fd, int level, int name)
-{
-    int value = -12345;
-    socklen_t len = sizeof value;
-    return getsockopt(fd, level, name, &value, &len) ? -1 : value;
-}
-
-static int set(int fd, int level, int name, int value)
-{
-    return setsockopt(fd, level, name, &value, sizeof value);
 }
 
 static int bound(const char *ip)
