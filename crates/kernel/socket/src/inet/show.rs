@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Weak;
 use std::time::Instant;
 
-use super::Network;
 use super::tcp::TcpState;
+use super::{IPPROTO_TCP, IPPROTO_UDP, Network};
 use crate::netlink::Links;
 
 /// Names of the files, each made by [`text`].
@@ -48,16 +48,20 @@ const TCP6_HEAD: &str = "  sl  local_address                         remote_addr
 const UDP_HEAD: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 const UDP6_HEAD: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 
-/// A socket, for `SOCK_DIAG`.
+/// A socket as it is shown, here and by `SOCK_DIAG`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shown {
     pub(crate) v6: bool,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
-    /// As in `/proc/net/tcp`.
+    /// A [`TcpState`]; of UDP, established or closed.
     pub(crate) state: u8,
+    /// Bytes unread; of a listener, connections.
     pub(crate) unread: usize,
+    /// Bytes that wait for room; of a listener, its backlog.
     pub(crate) unsent: usize,
+    /// Datagrams there was no room for.
+    pub(crate) drops: u32,
     pub(crate) uid: u32,
     pub(crate) ino: u64,
     /// `IPV6_V6ONLY`.
@@ -65,40 +69,23 @@ pub(crate) struct Shown {
 }
 
 /// The sockets of a protocol, by its number in IP.
-pub(crate) fn sockets(network: &Network, protocol: u8) -> Vec<Shown> {
-    match i32::from(protocol) {
-        super::IPPROTO_TCP => {
+pub(crate) fn sockets(network: &Network, protocol: i32) -> Vec<Shown> {
+    match protocol {
+        IPPROTO_TCP => {
             let all = network.streams(|streams| streams.ports.sockets());
-            let row = |row: super::tcp::Row| Shown {
-                v6: row.v6,
-                local: row.local,
-                remote: row.remote,
-                state: row.state as u8,
-                unread: row.unread,
-                unsent: row.unsent,
-                uid: row.uid,
-                ino: row.ino,
-                only: row.only,
-            };
-            all.iter().filter_map(Weak::upgrade).map(|core| row(core.row())).collect()
+            all.iter().filter_map(Weak::upgrade).map(|core| core.shown()).collect()
         }
-        super::IPPROTO_UDP => {
+        IPPROTO_UDP => {
             let all = network.datagrams(|ports| ports.sockets());
-            let row = |row: super::udp::Row| Shown {
-                v6: row.v6,
-                local: row.local,
-                remote: row.remote,
-                state: if row.connected { 1 } else { 7 },
-                unread: row.unread,
-                unsent: 0,
-                uid: row.uid,
-                ino: row.ino,
-                only: row.only,
-            };
-            all.iter().filter_map(Weak::upgrade).map(|core| row(core.row())).collect()
+            all.iter().filter_map(Weak::upgrade).map(|core| core.shown()).collect()
         }
         _ => Vec::new(),
     }
+}
+
+/// Those of IPv6, or of IPv4.
+fn of_family(network: &Network, protocol: i32, v6: bool) -> impl Iterator<Item = Shown> {
+    sockets(network, protocol).into_iter().filter(move |socket| socket.v6 == v6)
 }
 
 /// An address as these files show it: words of the machine's order, in hex.
@@ -120,21 +107,19 @@ fn hex(v6: bool, address: SocketAddr) -> String {
 }
 
 fn tcp(network: &Network, v6: bool) -> String {
-    let sockets = network.streams(|streams| streams.ports.sockets());
-    let rows = sockets.iter().filter_map(Weak::upgrade).map(|core| core.row()).filter(|row| row.v6 == v6);
     let mut out = format!("{:<149}\n", if v6 { TCP6_HEAD } else { TCP_HEAD });
     let mut number = 0;
     let mut line = |out: &mut String, text: String| {
         let _ = writeln!(out, "{:<149}", format!("{number:4}: {text}"));
         number += 1;
     };
-    for row in rows {
-        let unsent = if row.state == TcpState::Listen { 0 } else { row.unsent };
+    for row in of_family(network, IPPROTO_TCP, v6) {
+        let unsent = if row.state == TcpState::Listen as u8 { 0 } else { row.unsent };
         let text = format!(
             "{} {} {:02X} {unsent:08X}:{:08X} 00:00000000 00000000 {:5} {:8} {} 1 0000000000000000 100 0 0 10 0",
             hex(v6, row.local),
             hex(v6, row.remote),
-            row.state as u8,
+            row.state,
             row.unread,
             row.uid,
             0,
@@ -157,16 +142,14 @@ fn tcp(network: &Network, v6: bool) -> String {
 }
 
 fn udp(network: &Network, v6: bool) -> String {
-    let sockets = network.datagrams(|ports| ports.sockets());
-    let rows = sockets.iter().filter_map(Weak::upgrade).map(|core| core.row()).filter(|row| row.v6 == v6);
     let mut out = format!("{:<127}\n", if v6 { UDP6_HEAD } else { UDP_HEAD });
-    for row in rows {
+    for row in of_family(network, IPPROTO_UDP, v6) {
         let text = format!(
             "{:5}: {} {} {:02X} 00000000:{:08X} 00:00000000 00000000 {:5} {:8} {} 2 0000000000000000 {}",
             row.local.port(),
             hex(v6, row.local),
             hex(v6, row.remote),
-            if row.connected { 1 } else { 7 },
+            row.state,
             row.unread,
             row.uid,
             0,
@@ -215,11 +198,9 @@ fn if_inet6(network: &Network) -> String {
 }
 
 fn sockstat(network: &Network, v6: bool) -> String {
-    let (tcp, waiting) = network
-        .streams(|streams| (streams.ports.sockets(), streams.connections.remembered(Instant::now()).len()));
-    let udp = network.datagrams(|ports| ports.sockets());
-    let tcp = tcp.iter().filter_map(Weak::upgrade).filter(|core| core.row().v6 == v6).count();
-    let udp = udp.iter().filter_map(Weak::upgrade).filter(|core| core.row().v6 == v6).count();
+    let waiting = network.streams(|streams| streams.connections.remembered(Instant::now()).len());
+    let tcp = of_family(network, IPPROTO_TCP, v6).count();
+    let udp = of_family(network, IPPROTO_UDP, v6).count();
     if v6 {
         return format!(
             "TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse 0\nRAW6: inuse 0\nFRAG6: inuse 0 memory 0\n"

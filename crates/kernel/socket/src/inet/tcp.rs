@@ -32,7 +32,6 @@ use super::network::Network;
 use super::options::Setting;
 use crate::{Asker, Outgoing, Received, Shutdown, Socket, Stall, Try};
 
-pub(super) use info::Row;
 use settings::SOL_TCP;
 use splice::End;
 pub(super) use state::{Core, TcpState};

@@ -28,7 +28,7 @@ use super::{address, check_port, ioctl};
 use crate::{Asker, Outgoing, Received, Shutdown, Socket, Try};
 
 use state::State;
-pub(super) use state::{Core, Datagram, Failure, Row};
+pub(super) use state::{Core, Datagram, Failure};
 
 /// `IPPROTO_UDP`, also as a level.
 const PROTOCOL: i32 = 17;

@@ -107,7 +107,7 @@ pub(super) fn one(
         of_family && request.states.checked_shr(u32::from(socket.state)).unwrap_or(0) & 1 != 0
     };
     let mut datagram = Vec::new();
-    for socket in sockets(network, request.protocol).iter().filter(|socket| asked(socket)) {
+    for socket in sockets(network, request.protocol.into()).iter().filter(|socket| asked(socket)) {
         let mut payload = answer_of(socket).as_bytes().to_vec();
         // Linux tells it of sockets without a peer only.
         if socket.v6 && matches!(socket.state, CLOSE | LISTEN) {

@@ -15,6 +15,7 @@ use super::state::{Backlog, Core, Role, State};
 use super::{TcpSocket, address};
 use crate::inet::check_port;
 use crate::inet::network::{Streams, Tuple};
+use crate::inet::show::Shown;
 use crate::{Asker, Shutdown, Stall, Try};
 
 impl TcpSocket {
@@ -365,20 +366,21 @@ impl Core {
     }
 
     /// Addresses, state and numbers for `/proc/net/tcp` and `SOCK_DIAG`.
-    pub(in crate::inet) fn row(&self) -> super::info::Row {
+    pub(in crate::inet) fn shown(&self) -> Shown {
         let state = self.state.lock();
         let facts = state.end().map(End::facts);
         let (mut unread, mut unsent) = facts.map_or((0, 0), |facts| (facts.unread, facts.unsent));
         if let Role::Listening(backlog) = &state.role {
             (unread, unsent) = (backlog.ready.len(), backlog.limit);
         }
-        super::info::Row {
+        Shown {
             v6: self.v6,
             local: state.local.unwrap_or(address::nothing(self.v6)),
             remote: state.remote.unwrap_or(address::nothing(self.v6)),
-            state: state.tcp_state(),
+            state: state.tcp_state() as u8,
             unread,
             unsent,
+            drops: 0,
             uid: self.uid(),
             ino: self.ino(),
             only: state.settings.ip.v6only,

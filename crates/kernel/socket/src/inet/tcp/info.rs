@@ -1,34 +1,16 @@
 //! What TCP sockets tell of themselves: `TCP_INFO`, and the rows of `/proc/net/tcp` and `SOCK_DIAG`.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use zerocopy::{Immutable, IntoBytes};
 
 use super::TcpSocket;
-use super::state::{Role, TcpState};
+use super::state::Role;
 
 /// `TCPI_OPT_TIMESTAMPS`, `TCPI_OPT_SACK`, `TCPI_OPT_WSCALE`.
 const OPTIONS: u8 = 7;
 /// Segment size of the loopback.
 const MSS: u32 = 65_483;
-
-/// One socket, as it is shown.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::inet) struct Row {
-    pub(in crate::inet) v6: bool,
-    pub(in crate::inet) local: SocketAddr,
-    pub(in crate::inet) remote: SocketAddr,
-    pub(in crate::inet) state: TcpState,
-    /// Bytes unread; of a listener, connections.
-    pub(in crate::inet) unread: usize,
-    /// Bytes that wait for room; of a listener, its backlog.
-    pub(in crate::inet) unsent: usize,
-    pub(in crate::inet) uid: u32,
-    pub(in crate::inet) ino: u64,
-    /// `IPV6_V6ONLY`.
-    pub(in crate::inet) only: bool,
-}
 
 /// `struct tcp_info` up to `tcpi_rcv_wnd`.
 #[derive(Clone, Copy, Default, IntoBytes, Immutable)]

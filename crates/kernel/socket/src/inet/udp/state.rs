@@ -17,6 +17,8 @@ use crate::inet::Network;
 use crate::inet::address;
 use crate::inet::options::{IpFlags, IpOptions};
 use crate::inet::ports::Claim;
+use crate::inet::show::Shown;
+use crate::inet::tcp::TcpState;
 
 /// Errors that are kept for `MSG_ERRQUEUE`.
 const MAX_ERRORS: usize = 64;
@@ -91,21 +93,6 @@ pub(in crate::inet) struct Core {
     pub(super) state: Mutex<order::FileState, State>,
     ino: AtomicU64,
     uid: AtomicU32,
-}
-
-/// One socket, as `/proc/net/udp` shows it.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::inet) struct Row {
-    pub(in crate::inet) v6: bool,
-    pub(in crate::inet) local: SocketAddr,
-    pub(in crate::inet) remote: SocketAddr,
-    pub(in crate::inet) connected: bool,
-    pub(in crate::inet) unread: usize,
-    pub(in crate::inet) drops: u32,
-    pub(in crate::inet) uid: u32,
-    pub(in crate::inet) ino: u64,
-    /// `IPV6_V6ONLY`.
-    pub(in crate::inet) only: bool,
 }
 
 impl State {
@@ -210,14 +197,16 @@ impl Core {
     }
 
     /// As shown.
-    pub(in crate::inet) fn row(&self) -> Row {
+    pub(in crate::inet) fn shown(&self) -> Shown {
         let state = self.state.lock();
-        Row {
+        let tcp_like = if state.remote.is_some() { TcpState::Established } else { TcpState::Close };
+        Shown {
             v6: self.v6,
             local: state.local.unwrap_or(address::nothing(self.v6)),
             remote: state.remote.unwrap_or(address::nothing(self.v6)),
-            connected: state.remote.is_some(),
+            state: tcp_like as u8,
             unread: state.used,
+            unsent: 0,
             drops: state.drops,
             uid: self.uid.load(Ordering::Relaxed),
             ino: self.ino.load(Ordering::Relaxed),
