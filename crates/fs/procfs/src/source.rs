@@ -28,6 +28,8 @@ pub struct ProcConfig {
     pub cpu: CpuModel,
     /// `/proc/sys/kernel/random/boot_id`: 36 characters.
     pub boot_id: String,
+    /// `/proc/sys/vm/mmap_min_addr`: the lowest address there is.
+    pub min_address: u64,
 }
 
 /// What `/proc/cpuinfo` says of every processor.

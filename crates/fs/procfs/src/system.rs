@@ -147,7 +147,7 @@ fn sys(config: &Arc<ProcConfig>) -> StaticDir {
         .constant("shmmni", "4096\n")
         .constant("tainted", "0\n")
         .constant("threads-max", "32768\n");
-    StaticDir::new().dir("fs", sys_fs()).dir("kernel", kernel).dir("net", sys_net()).dir("vm", sys_vm())
+    StaticDir::new().dir("fs", sys_fs()).dir("kernel", kernel).dir("net", sys_net()).dir("vm", sys_vm(config))
 }
 
 fn sys_fs() -> StaticDir {
@@ -181,10 +181,10 @@ fn sys_net() -> StaticDir {
     StaticDir::new().dir("core", core).dir("ipv4", ipv4)
 }
 
-fn sys_vm() -> StaticDir {
+fn sys_vm(config: &ProcConfig) -> StaticDir {
     StaticDir::new()
         .constant("max_map_count", "65530\n")
-        .constant("mmap_min_addr", "65536\n")
+        .constant("mmap_min_addr", format!("{}\n", config.min_address))
         .constant("overcommit_memory", "0\n")
         .constant("overcommit_ratio", "50\n")
         .constant("swappiness", "60\n")

@@ -131,6 +131,7 @@ fn find(path: &str) -> Result<Arc<dyn Inode>> {
         filesystems: vec!["proc"],
         cpu: CpuModel::default(),
         boot_id: String::new(),
+        min_address: 65536,
     };
     let start: Arc<dyn Inode> = mount(3, Timespec::default(), config).root();
     path.split('/').try_fold(start, |inode, name| inode.lookup(name.as_bytes()))

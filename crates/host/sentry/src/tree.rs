@@ -219,6 +219,7 @@ impl Builder<'_> {
             filesystems: vec!["proc", "sysfs", "tmpfs", "devtmpfs", "devpts", "overlay"],
             cpu: self.materials.cpu.clone(),
             boot_id: self.boot_id()?,
+            min_address: self.materials.kernel.platform().features().min_address,
         };
         Ok(procfs::mount(dev, self.materials.now, config))
     }
