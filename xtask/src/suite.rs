@@ -31,6 +31,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("javac", "default-jdk-headless"),
     ("go", "golang-go"),
+    ("ss", "iproute2"),
 ];
 
 /// What clippy refuses; its other warnings are shown, not fatal. The lints that are
