@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use abi::fs::{AT_FDCWD, AtFlags, FileType, OpenFlags};
 use abi::limits::Resource;
-use abi::{Errno, PAGE_SIZE, SysResult};
-use guestmem::{MemExt, UserAddr, UserCStr, UserMem};
+use abi::{Errno, SysResult};
+use guestmem::{PageReader, UserAddr, UserCStr};
 use kernel::NewProgram;
 use loader::{Arguments, Entropy, ExecFile, Ids, LoadError, LoadRequest, MAX_STRING, OpenedFile, Opener};
 use mm::MemoryManager;
@@ -150,25 +150,18 @@ fn load_strings(
     if array.is_null() {
         return Ok(());
     }
+    let (mut pointers, mut strings) = (PageReader::new(mm), PageReader::new(mm));
     let mut at = array;
     loop {
-        // Pointers come by the page: the next one may not be there, and need not be.
-        let in_page = (PAGE_SIZE - at.0 % PAGE_SIZE) as usize;
-        let mut chunk = [0u8; 256];
-        let len = if in_page < 8 { 8 } else { in_page.min(chunk.len()) & !7 };
-        let chunk = chunk.get_mut(..len).ok_or(Errno::EFAULT)?;
-        mm.read(at, chunk)?;
-        for word in chunk.chunks_exact(8) {
-            let pointer = word.iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
-            if pointer == 0 {
-                return Ok(());
-            }
-            let string = match mm.load_cstr(UserCStr(UserAddr(pointer)), MAX_STRING) {
-                Err(Errno::ENAMETOOLONG) => return Err(Errno::E2BIG.into()),
-                string => string?,
-            };
-            push(string).map_err(Errno::from)?;
+        let pointer = pointers.load_u64(at)?;
+        if pointer == 0 {
+            return Ok(());
         }
-        at = at.checked_add(len as u64).ok_or(Errno::EFAULT)?;
+        let string = match strings.load_cstr(UserCStr(UserAddr(pointer)), MAX_STRING) {
+            Err(Errno::ENAMETOOLONG) => return Err(Errno::E2BIG.into()),
+            string => string?,
+        };
+        push(string).map_err(Errno::from)?;
+        at = at.checked_add(8).ok_or(Errno::EFAULT)?;
     }
 }

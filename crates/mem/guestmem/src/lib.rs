@@ -12,7 +12,9 @@
 mod addr;
 mod io;
 mod mem;
+mod pages;
 
 pub use addr::{UserAddr, UserCStr, UserPtr, UserSlice};
 pub use io::{IoSink, IoSource, SliceSink, SliceSource, UserIo, VecSink};
 pub use mem::{Fault, MemExt, UserMem};
+pub use pages::PageReader;
