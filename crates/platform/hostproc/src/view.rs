@@ -15,6 +15,9 @@ use platform::space::MemoryUse;
 
 use crate::vdso::Vdso;
 
+/// Longest `stat` or `statm` of a process: some fifty numbers.
+const LINE_MAX: usize = 2048;
+
 /// The host's `/proc`, and where our vDSO is. What is missing costs guests the vDSO, and their kernel the
 /// sizes and times of processes and writes over page protections, but nothing else.
 #[derive(Clone, Debug, Default)]
@@ -53,14 +56,22 @@ impl HostView {
         if read.is_err() { String::new() } else { text }
     }
 
+    /// The line that a file of the host's `/proc` is, in one read; empty when it is gone.
+    fn line(&self, path: &str) -> String {
+        let mut line = [0; LINE_MAX];
+        let read = self.open(path, OFlag::O_RDONLY).and_then(|mut file| file.read(&mut line));
+        let line = line.get(..read.unwrap_or(0)).unwrap_or_default();
+        String::from_utf8_lossy(line).into_owned()
+    }
+
     /// User and system time of a process (`PID`) or a thread (`PID/task/TID`); zero when it is gone.
     pub fn times(&self, of: &str) -> (Duration, Duration) {
-        stat_times(&self.text(&format!("{of}/stat")))
+        stat_times(&self.line(&format!("{of}/stat")))
     }
 
     /// What the memory of `pid` takes; nothing when it is gone. What it takes now stands for its peak.
     pub fn memory_use(&self, pid: i32) -> MemoryUse {
-        let text = self.text(&format!("{pid}/statm"));
+        let text = self.line(&format!("{pid}/statm"));
         let mut pages = text.split_whitespace().skip(1).filter_map(|w| w.parse::<u64>().ok());
         let resident = pages.next().unwrap_or(0) * 4096;
         MemoryUse { resident, shared: pages.next().unwrap_or(0) * 4096, peak_resident: resident }
