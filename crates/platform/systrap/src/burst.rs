@@ -7,7 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use abi::mm::Prot;
-use guestmem::UserAddr;
+use guestmem::{UserAddr, UserMem};
 use memmap::{Backing, HostObject};
 use parking_lot::Mutex;
 use platform::{
@@ -175,6 +175,8 @@ fn run(platform: &Systrap, code: &[u8], threads: usize) -> Arc<Guest> {
     let backing = Backing::Host { object: HostObject::new(file.into(), Prot::empty()), offset: 0 };
     let stacks = map(STACKS, 0x4000, Prot::READ | Prot::WRITE, Backing::Anonymous);
     space.apply(&[map(CODE, len, Prot::READ | Prot::EXEC, backing), stacks]).expect("mapped");
+    // Mapped is what somebody looks at.
+    space.read(UserAddr(CODE), &mut [0]).expect("readable");
     std::fs::remove_file(&path).expect("removed");
     let patched = platform.shared.patches.as_ref().expect("the fast path is there").site(CELLS);
     assert!(patched.is_some(), "the file's code is rewritten");

@@ -14,6 +14,7 @@ use hostproc::Vdso;
 use parking_lot::Mutex;
 use platform::PlatformError;
 
+use crate::crew::Crew;
 use crate::host::Process;
 use crate::raw::sys;
 use crate::raw::zygote::Image;
@@ -39,6 +40,7 @@ pub(crate) struct Children {
     /// The way to the zygote; `None` once we are closed.
     zygote: Mutex<Option<OwnedFd>>,
     pub(crate) watch: Arc<Watch>,
+    pub(crate) crew: Arc<Crew>,
     /// What every clone of the zygote has to unmap: address and length.
     pub(crate) leftover: (u64, u64),
 }
@@ -118,7 +120,7 @@ impl Children {
         };
         drop(registry);
         process.bury(|| {});
-        process.tell(signal);
+        process.tell(&self.crew, signal);
     }
 
     /// `pid` has ended by `signal`, and is still to be reaped.
@@ -127,7 +129,7 @@ impl Children {
         if let Some(process) = registry.live.remove(&pid) {
             drop(registry);
             process.bury(|| sys::reap(pid));
-            return process.tell(signal);
+            return process.tell(&self.crew, signal);
         }
         if registry.starting > 0 && registry.unclaimed.len() < MOST_UNCLAIMED {
             registry.unclaimed.insert(pid, signal);
@@ -148,6 +150,7 @@ impl Children {
             process.kill();
         }
         self.watch.close();
+        self.crew.close();
     }
 }
 
@@ -171,8 +174,13 @@ fn guard(
             return;
         }
     };
-    let children =
-        Arc::new(Children { registry: Mutex::default(), zygote: Mutex::new(Some(ours)), watch, leftover });
+    let children = Arc::new(Children {
+        registry: Mutex::default(),
+        zygote: Mutex::new(Some(ours)),
+        watch,
+        crew: Arc::default(),
+        leftover,
+    });
     let _ = tell.send(Ok(Arc::clone(&children)));
     while let Some((pid, signal)) = sys::wait_child() {
         if pid == zygote {

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use platform::{HostExit, PlatformError, SyscallTrap};
 
 use crate::children::Children;
+use crate::crew::Crew;
 use crate::filter::is_postable;
 use crate::frame::{Frame, MINUS_ENOSYS, encode};
 use crate::layout::{
@@ -21,6 +22,7 @@ use crate::raw::stub::{self, Posting};
 use crate::raw::sys::{self, Notif};
 use crate::serve::Listener;
 use crate::space::Space;
+use crate::spare::Spare;
 use crate::spin::{Spinner, Streak};
 use crate::task::Task;
 
@@ -42,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) patches: Option<Patches>,
     /// Who looks for posted calls, where there is a processor to spare for that.
     pub(crate) spinner: Option<Arc<Spinner>>,
+    /// What the next program is to have.
+    pub(crate) spare: Spare,
     /// Spaces by address, to find ours again behind the trait object.
     pub(crate) spaces: Mutex<HashMap<usize, Weak<Space>>>,
 }
@@ -108,7 +112,7 @@ impl Process {
     }
 
     /// Tells its handlers that it ended.
-    pub(crate) fn tell(self: &Arc<Self>, signal: Option<i32>) {
+    pub(crate) fn tell(self: &Arc<Self>, crew: &Arc<Crew>, signal: Option<i32>) {
         let exit = if self.corrupt.load(Ordering::SeqCst) {
             HostExit::Corrupt
         } else if self.requested.load(Ordering::SeqCst) {
@@ -123,13 +127,14 @@ impl Process {
             host.end();
             handlers.extend(host.task.lock().take().map(|task| Arc::clone(&task.handler)));
         }
+        let nobody = handlers.is_empty();
         let tell = move || handlers.iter().for_each(|handler| handler.host_exit(exit));
-        if self.left.load(Ordering::SeqCst) {
+        if self.left.load(Ordering::SeqCst) || nobody {
             return tell();
         }
         // The handlers have a thread's whole end before them, and may wait for others that only our thread
         // can tell of.
-        if std::thread::Builder::new().name("systrap-exit".into()).spawn(tell).is_err() {
+        if !crew.call(tell) {
             tracing::error!("no thread to tell of a guest's end");
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! - `layout`: where stub and mailbox lie.
 //! - `calls`: the table of host calls the Sentry makes for this.
+//! - `carry`: mapping operations.
 //! - `children`: guests' host processes: the zygote they are clones of, and their end.
+//! - `crew`: the OS threads for all that.
 //! - `filter`: the table of host calls a guest reaches.
 //! - `patch`: rewritten call sites of programs.
 //! - `raw`: the stub, the mailbox, host calls; all unsafe code.
@@ -10,6 +12,7 @@
 //! - `host`: host threads and processes, and what one can be told to do while it is held.
 //! - `serve`: listeners, and the leader/follower threads that serve them.
 //! - `space`: address spaces.
+//! - `spare`: the space made ahead.
 //! - `spin`: who looks for the calls that such sites post.
 //! - `task`: guest threads as a kernel sees them.
 //! - `watch`: relieves leaders that sleep without having told.
@@ -32,7 +35,9 @@ mod attack;
 #[cfg(test)]
 mod burst;
 mod calls;
+mod carry;
 mod children;
+mod crew;
 mod filter;
 mod frame;
 mod host;
@@ -41,6 +46,7 @@ mod patch;
 mod raw;
 mod serve;
 mod space;
+mod spare;
 mod spin;
 mod task;
 mod watch;
@@ -69,8 +75,6 @@ pub enum Paths {
 /// The backend. Guest processes end with it: when it is dropped, or when this program ends in any way.
 pub struct Systrap {
     shared: Arc<host::Shared>,
-    /// The space that showed that it works here, for the first to ask.
-    spare: Mutex<Option<Arc<space::Space>>>,
 }
 
 impl Systrap {
@@ -109,22 +113,25 @@ impl Systrap {
             xcr0,
             vdso: OnceLock::new(),
             view: host,
+            spare: spare::Spare::default(),
             spaces: Mutex::new(HashMap::new()),
         });
-        let systrap = Self { spare: Mutex::new(None), shared };
+        let systrap = Self { shared };
         let space = space::Space::fresh(&systrap.shared)?;
         if let Some(vdso) = systrap.shared.view.vdso().cloned()
             && space.holds(vdso.header(), b"\x7fELF")
         {
             let _ = systrap.shared.vdso.set(vdso);
         }
-        *systrap.spare.lock() = Some(space);
+        // The space that showed that it works here is for the first to ask.
+        systrap.shared.spare.put(space);
         Ok(systrap)
     }
 }
 
 impl Drop for Systrap {
     fn drop(&mut self) {
+        self.shared.spare.close();
         self.shared.children.close();
     }
 }
@@ -149,8 +156,7 @@ impl Platform for Systrap {
     }
 
     fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>, PlatformError> {
-        let spare = self.spare.lock().take();
-        Ok(spare.map_or_else(|| space::Space::fresh(&self.shared), Ok)?)
+        Ok(spare::take(&self.shared)?)
     }
 
     fn spawn(&self, space: &Arc<dyn AddressSpace>, thread: NewThread) -> Result<(), PlatformError> {

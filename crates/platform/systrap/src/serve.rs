@@ -4,7 +4,7 @@
 //! receiving over to another. So hardly ever two threads wait in one listener. A leader that sleeps without
 //! having told is found and relieved by the [`watch`](crate::watch).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -30,6 +30,8 @@ const SPARE: usize = 2;
 thread_local! {
     /// The listener whose leader serves on this thread, and its beat since then.
     static LEADING: Cell<Option<(usize, u64)>> = const { Cell::new(None) };
+    /// The listener that this thread has come to lead while it served another.
+    static NEXT: RefCell<Option<Arc<Listener>>> = const { RefCell::new(None) };
 }
 
 #[derive(Default)]
@@ -96,14 +98,10 @@ impl Listener {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Starts a thread that will lead, serve what is left, or park.
+    /// Calls a thread that will lead, serve what is left, or park.
     pub(crate) fn start(self: &Arc<Self>) {
         let listener = Arc::clone(self);
-        let spawned = std::thread::Builder::new()
-            .name("systrap".into())
-            .stack_size(1 << 20)
-            .spawn(move || listener.serve());
-        if spawned.is_err() {
+        if !self.children.crew.call(move || listener.serve()) {
             tracing::error!("no thread to serve guests");
         }
     }
@@ -120,6 +118,27 @@ impl Listener {
         {
             LEADING.set(None);
             self.relieve(beat);
+        }
+    }
+
+    /// Makes the calling thread lead, which leads no other any more, unless somebody leads already: whoever
+    /// readies the listener's first thread hears it without the help of others.
+    pub(crate) fn attend(self: &Arc<Self>) {
+        if std::mem::replace(&mut self.leadership.lock().led, true) {
+            return;
+        }
+        self.begin_beat();
+        NEXT.set(Some(Arc::clone(self)));
+    }
+
+    /// Ends that. Nobody leads then, unless somebody has taken over.
+    pub(crate) fn leave(&self) {
+        NEXT.set(None);
+        if let Some((_, beat)) = LEADING.get().filter(|(key, _)| *key == self.key()) {
+            LEADING.set(None);
+            if self.end_beat(beat) {
+                self.leadership.lock().led = false;
+            }
         }
     }
 
@@ -182,7 +201,25 @@ impl Listener {
     }
 
     fn serve(self: Arc<Self>) {
-        while let Some(duty) = self.next_duty() {
+        let mut listener = self;
+        loop {
+            listener.serve_it();
+            // What it served last may have become a program of its own, which it leads now.
+            match NEXT.take() {
+                Some(next) => listener = next,
+                None => return,
+            }
+        }
+    }
+
+    fn serve_it(self: &Arc<Self>) {
+        let led = LEADING.take().filter(|(key, _)| *key == self.key());
+        if led.is_some_and(|(_, beat)| self.end_beat(beat)) {
+            while self.lead_once() {}
+        }
+        while NEXT.with_borrow(Option::is_none)
+            && let Some(duty) = self.next_duty()
+        {
             match duty {
                 Duty::Serve(notif) => self.route(notif),
                 Duty::Lead => while self.lead_once() {},
@@ -215,7 +252,11 @@ impl Listener {
             Ok(notif) => {
                 self.begin_beat();
                 self.route(notif);
-                LEADING.take().is_some_and(|(_, beat)| self.end_beat(beat))
+                let led = LEADING.get().filter(|(key, _)| *key == self.key());
+                led.is_some_and(|(_, beat)| {
+                    LEADING.set(None);
+                    self.end_beat(beat)
+                })
             }
             Err(_) if sys::is_unused(self.fd()) => {
                 self.leadership.lock().closed = true;

@@ -2,23 +2,22 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use abi::Errno;
-use abi::mm::Prot;
 use guestmem::{Fault, UserAddr, UserMem};
 use hostproc::{memory, ops};
-use memmap::Backing;
 use parking_lot::{Mutex, RwLock};
 use platform::space::MemoryUse;
 use platform::{AddressSpace, MapError, MapOp, PlatformError};
 
+use crate::carry::Planned;
 use crate::host::{Hand, Host, Process, Shared};
 use crate::layout::{ACT_CMPXCHG, OFF_READY, SLOTS};
-use crate::patch::{Copy, Patched, Site, base_word};
+use crate::patch::{Patched, Site};
 use crate::raw::mailbox::Mailbox;
 use crate::raw::sys;
 use crate::serve::Listener;
@@ -43,7 +42,9 @@ pub(crate) struct Space {
     /// Slots not in use. The oldest is taken first, so that a thread on its way out has long left it.
     slots: Mutex<VecDeque<usize>>,
     /// Pieces of files of which it has rewritten copies.
-    patched: RwLock<Vec<Patched>>,
+    pub(crate) patched: RwLock<Vec<Patched>>,
+    /// What is to be mapped before anything else happens here.
+    pub(crate) planned: Planned,
     me: Weak<Space>,
 }
 
@@ -62,6 +63,7 @@ impl Space {
             parked: Mutex::default(),
             slots: Mutex::new((0..SLOTS).collect()),
             patched: RwLock::default(),
+            planned: Planned::default(),
             me: Weak::clone(me),
         });
         shared.spaces.lock().insert(Arc::as_ptr(&space).addr(), Arc::downgrade(&space));
@@ -93,6 +95,29 @@ impl Space {
         Ok(space)
     }
 
+    /// Makes the calling thread hear the parked thread itself, until it is started.
+    pub(crate) fn attend(&self) {
+        let Some(host) = self.parked.lock().clone().filter(|host| !host.listener.is_led_here()) else {
+            return;
+        };
+        if let Some(served) = CURRENT.with_borrow(Clone::clone) {
+            served.listener.hand_over();
+        }
+        host.listener.attend();
+    }
+
+    /// Ends that.
+    pub(crate) fn leave(&self) {
+        if let Some(host) = &*self.parked.lock() {
+            host.listener.leave();
+        }
+    }
+
+    /// Whether a first thread waits in it to be started.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked.lock().as_ref().is_some_and(|host| !host.process.is_buried())
+    }
+
     /// Takes over the listener of a new process, and expects its thread at the doorbell.
     fn meet(
         self: &Arc<Self>,
@@ -107,7 +132,7 @@ impl Space {
         if process.is_buried() {
             return Err(PlatformError::Gone);
         }
-        listener.start();
+        listener.attend();
         Ok(host)
     }
 
@@ -148,7 +173,10 @@ impl Space {
 
     /// Calls `f` with some thread of this space in hand: our own, one that happens to be held, or one
     /// that is fetched from its guest's code.
-    fn act<T>(&self, f: impl FnOnce(&Hand<'_>) -> Result<T, PlatformError>) -> Result<T, PlatformError> {
+    pub(crate) fn act<T>(
+        &self,
+        f: impl FnOnce(&Hand<'_>) -> Result<T, PlatformError>,
+    ) -> Result<T, PlatformError> {
         if let Some(host) = self.own_actor() {
             return f(&host.hold()?);
         }
@@ -215,94 +243,6 @@ impl Space {
     pub(crate) fn redirect(&self, ip: u64) -> Option<u64> {
         self.patched.read().iter().find_map(|patched| patched.redirect(ip))
     }
-
-    /// A rewritten copy to map instead of a piece of a file, if there is one that may be used here.
-    fn patch(&self, op: &MapOp) -> Option<Arc<Copy>> {
-        let patches = self.shared.patches.as_ref()?;
-        let MapOp::Map { addr, len, prot, backing: Backing::Host { object, offset }, shared: false, .. } = op
-        else {
-            return None;
-        };
-        if !prot.contains(Prot::EXEC) || prot.contains(Prot::WRITE) {
-            return None;
-        }
-        let copy = patches.copy(object, *offset, *len)?;
-        // A cell finds back to one place only.
-        if self.patched.read().iter().any(|other| other.copy.file == copy.file) {
-            return None;
-        }
-        if memory::write(self.pid(), base_word(copy.file), &addr.0.to_le_bytes()) != 8 {
-            return None;
-        }
-        let (object, offset) = (Arc::clone(object), *offset);
-        let patched =
-            Patched { base: addr.0, len: *len, copy: Arc::clone(&copy), object, offset, prot: *prot };
-        self.patched.write().push(patched);
-        Some(copy)
-    }
-
-    /// What `op` does to rewritten code: it is forgotten where it goes, and made what it was before it is moved.
-    fn unpatch(&self, actor: &Hand<'_>, op: &MapOp) -> Result<(), Errno> {
-        if self.patched.read().is_empty() {
-            return Ok(());
-        }
-        match op {
-            MapOp::Map { addr, len, .. } | MapOp::Unmap { addr, len } => {
-                self.patched.write().retain(|patched| !patched.is_within(addr.0, *len));
-            }
-            MapOp::Remap { from, from_len, to, to_len, .. } => {
-                let moved: Vec<_> = {
-                    let mut patched = self.patched.write();
-                    patched.retain(|patched| from == to || !patched.is_within(to.0, *to_len));
-                    let moved = patched.iter().filter(|patched| patched.overlaps(from.0, *from_len));
-                    moved.cloned().collect()
-                };
-                for patched in moved {
-                    let fd = actor.give_fd(patched.object.as_fd().as_raw_fd()).map_err(Errno::from)? as u64;
-                    let flags = (libc::MAP_FIXED | libc::MAP_PRIVATE) as u64;
-                    let prot = u64::from(patched.prot.bits());
-                    let (base, len) = (patched.base, patched.len);
-                    let map = [libc::SYS_mmap as u64, base, len, prot, flags, fd, patched.offset];
-                    actor.run(self, &[map, ops::close(fd)]).map_err(|_| Errno::ESRCH)?;
-                    self.patched.write().retain(|other| other.base != base);
-                }
-            }
-            MapOp::Protect { .. } | MapOp::Advise { .. } => {}
-        }
-        Ok(())
-    }
-
-    fn op(&self, actor: &Hand<'_>, op: &MapOp) -> Result<(), Errno> {
-        self.unpatch(actor, op)?;
-        let copy = self.patch(op);
-        let outcome = self.carry_out(actor, op, copy.as_deref());
-        if outcome.is_err()
-            && let (Some(copy), MapOp::Map { addr, .. }) = (&copy, op)
-        {
-            self.patched.write().retain(|other| other.base != addr.0 || other.copy.file != copy.file);
-        }
-        outcome
-    }
-
-    /// Has `op` done, with the rewritten `copy` in the place of the file if there is one.
-    fn carry_out(&self, actor: &Hand<'_>, op: &MapOp, copy: Option<&Copy>) -> Result<(), Errno> {
-        let gone = |_| Errno::ESRCH;
-        let mut fd = None;
-        if let Some(object) = ops::object(op) {
-            let raw = copy.map_or_else(|| object.as_fd().as_raw_fd(), |copy| copy.object.as_raw_fd());
-            fd = Some(actor.give_fd(raw).map_err(Errno::from)? as u64);
-        }
-        let mut action = ops::call(op, fd.unwrap_or(u64::MAX));
-        if let (Some(_), [.., offset]) = (copy, &mut action) {
-            // A copy begins where the piece does.
-            *offset = 0;
-        }
-        let result = actor.run(self, &[action]).map_err(gone)?.first().copied().unwrap_or(-3);
-        if let Some(fd) = fd {
-            actor.run(self, &[ops::close(fd)]).map_err(gone)?;
-        }
-        ops::outcome(result).map(drop)
-    }
 }
 
 impl UserMem for Space {
@@ -310,6 +250,7 @@ impl UserMem for Space {
         if addr.0.checked_add(buf.len() as u64).is_none_or(|end| end > crate::layout::MAX_ADDRESS) {
             return Err(Fault { copied: 0 });
         }
+        self.settle().map_err(|_| Fault { copied: 0 })?;
         memory::load(self.pid(), addr, buf)
     }
 
@@ -317,6 +258,7 @@ impl UserMem for Space {
         if addr.0.checked_add(buf.len() as u64).is_none_or(|end| end > crate::layout::MAX_ADDRESS) {
             return Err(Fault { copied: 0 });
         }
+        self.settle().map_err(|_| Fault { copied: 0 })?;
         memory::store(self.pid(), addr, buf)
     }
 
@@ -343,35 +285,29 @@ impl UserMem for Space {
 
 impl AddressSpace for Space {
     fn apply(&self, ops: &[MapOp]) -> Result<(), MapError> {
-        let mut done = Ok(());
-        let acted = self.act(|actor| {
-            for (index, op) in ops.iter().enumerate() {
-                done = self.op(actor, op).map_err(|errno| MapError { index, errno });
-                if done.is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        });
-        acted.map_err(|error| MapError { index: 0, errno: error.into() })?;
-        done
+        self.map(ops)
     }
 
     fn write_forced(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
+        self.settle().map_err(|_| Fault { copied: 0 })?;
         self.shared.view.write_forced(self.pid(), addr, buf)
     }
 
     fn memory_use(&self) -> MemoryUse {
+        // What has failed to be mapped takes none.
+        let _ = self.settle();
         self.shared.view.memory_use(self.pid())
     }
 
     fn resident_pages(&self, addr: UserAddr, pages: usize) -> Result<Vec<bool>, Errno> {
+        self.settle()?;
         self.shared.view.resident_pages(self.pid(), addr, pages)
     }
 
     fn map_vdso(&self, addr: UserAddr) -> Result<(UserAddr, u64), MapError> {
         let failed = |errno| MapError { index: 0, errno };
         let vdso = self.shared.vdso.get().ok_or(failed(Errno::ENOSYS))?;
+        self.settle()?;
         let calls = vdso.calls_to(addr);
         let results = self.act(|actor| actor.run(self, &calls)).map_err(|error| failed(error.into()))?;
         for result in results {

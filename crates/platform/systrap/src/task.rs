@@ -77,6 +77,11 @@ fn ours(shared: &Shared, space: &Arc<dyn AddressSpace>) -> Result<Arc<Space>, Pl
     shared.spaces.lock().get(&key).and_then(std::sync::Weak::upgrade).ok_or(PlatformError::Gone)
 }
 
+/// Everything is mapped before its first thread runs.
+fn settle(space: &Space) -> Result<(), PlatformError> {
+    space.settle().map_err(|_| PlatformError::Exhausted("memory"))
+}
+
 /// Starts the first thread of a fresh space.
 pub(crate) fn spawn(
     shared: &Shared,
@@ -84,6 +89,7 @@ pub(crate) fn spawn(
     new: NewThread,
 ) -> Result<(), PlatformError> {
     let space = ours(shared, space)?;
+    settle(&space)?;
     let host = space.parked.lock().take().ok_or(PlatformError::Gone)?;
     host.wait()?;
     let frame = Frame::fresh(&space.mailbox, host.slot);
@@ -95,6 +101,9 @@ pub(crate) fn spawn(
         interrupted: AtomicBool::new(false),
     });
     *host.task.lock() = Some(Arc::clone(&task));
+    // Whoever starts it has other things to do.
+    host.listener.leave();
+    host.listener.start();
     start(&host, &space, &task);
     Ok(())
 }
@@ -385,6 +394,7 @@ impl GuestThread for Stopped {
 
     fn exec_into(&mut self, space: Arc<dyn AddressSpace>) -> Result<(), PlatformError> {
         let space = ours(&self.place.space.shared, &space)?;
+        settle(&space)?;
         let host = space.parked.lock().take().ok_or(PlatformError::Gone)?;
         host.wait()?;
         Frame::fresh(&space.mailbox, host.slot);
