@@ -92,6 +92,10 @@ impl Task {
             return;
         }
         let mem = self.mm();
+        // Ours and the task's: nobody else has this memory, so nobody waits there.
+        if Arc::strong_count(&mem) <= 2 {
+            return;
+        }
         if mem.store(UserPtr::new(UserAddr(addr)), &0u32).is_ok() {
             self.futex_wake(UserAddr(addr));
         }
@@ -116,8 +120,8 @@ impl Task {
         }
         let mem = self.mm();
         let word = |at: u64| mem.load(UserPtr::<u64>::new(UserAddr(at))).ok();
-        let (Some(first), Some(offset)) = (word(head), word(head.wrapping_add(8))) else { return };
-        let pending = word(head.wrapping_add(16)).unwrap_or(0) & !1;
+        let Ok([first, offset, pending]) = mem.load(UserPtr::<[u64; 3]>::new(UserAddr(head))) else { return };
+        let pending = pending & !1;
         let mut entry = first & !1;
         for _ in 0..ROBUST_LIMIT {
             if entry == head || entry == 0 {
@@ -165,7 +169,6 @@ impl Kernel {
         let (tid, tgid) = (task.tid(), task.tgid());
         let group = task.group();
         let mut notices = Notices::default();
-        let used = task.process_usage();
         let last = {
             let mut table = self.table.lock();
             let Some(node) = table.groups.get_mut(&tgid) else { return Resume::ExitProcess };
@@ -173,7 +176,6 @@ impl Kernel {
             let last = node.members.is_empty();
             if last {
                 node.uid = task.cred().uid;
-                node.usage = used;
             }
             table.tasks.remove(&tid);
             last
@@ -183,6 +185,11 @@ impl Kernel {
             // An exec waits for the others to go.
             group.end_events.notify(PollEvents::OUT);
             return Resume::Exit;
+        }
+        // Asked of the host only now, when somebody will want to know.
+        let used = task.process_usage();
+        if let Some(node) = self.table.lock().groups.get_mut(&tgid) {
+            node.usage = used;
         }
         // Before the parent hears of the end.
         self.ipc().process_ended(tgid);

@@ -559,10 +559,10 @@ impl Host {
     }
 
     /// Makes it run actions it does not come back from.
-    pub(crate) fn run_last(&self, space: &Space, action: [u64; 7]) {
+    pub(crate) fn run_last(&self, space: &Space, actions: &[[u64; 7]]) {
         let Ok(_hand) = self.hold() else { return };
-        self.post(space, &[action]);
-        let _ = self.reply(1, false);
+        self.post(space, actions);
+        let _ = self.reply(actions.len() as i64, false);
     }
 
     /// The frame it rests on.

@@ -270,9 +270,8 @@ impl Stopped {
     fn exit(&self) {
         let (host, space) = (&self.place.host, &self.place.space);
         let addr = self.task.clear_tid;
-        if addr != 0 && space.hosts.lock().len() > 1 && space.write(UserAddr(addr), &[0; 4]).is_ok() {
-            let _ = space.futex_wake(UserAddr(addr), 1, u32::MAX);
-        }
+        let clears =
+            addr != 0 && space.hosts.lock().len() > 1 && space.write(UserAddr(addr), &[0; 4]).is_ok();
         let last = {
             let mut hosts = host.process.hosts.lock();
             let others = hosts.iter().any(|h| !Arc::ptr_eq(h, host));
@@ -284,7 +283,11 @@ impl Stopped {
             }
             !others
         };
-        host.run_last(space, [libc::SYS_exit as u64, 0, 0, 0, 0, 0, 0]);
+        // As the host's kernel would, for waiters of all processes. The memory may be gone by then.
+        let wake = [libc::SYS_futex as u64, addr, libc::FUTEX_WAKE as u64, 1, 0, 0, 0];
+        let exit = [libc::SYS_exit as u64, 0, 0, 0, 0, 0, 0];
+        let actions = [wake, exit];
+        host.run_last(space, actions.get(usize::from(!clears)..).unwrap_or_default());
         if !last {
             host.listener.forget(host);
             host.end();

@@ -75,7 +75,16 @@ impl Mailbox {
     pub(crate) fn read(&self, slot: usize, offset: usize, buf: &mut [u8]) {
         buf.fill(0);
         let Some(from) = self.at(slot, offset, buf.len()) else { return };
-        for (i, byte) in buf.iter_mut().enumerate() {
+        let mut at = 0;
+        if from.cast::<u64>().is_aligned() {
+            for word in buf.chunks_exact_mut(8) {
+                // SAFETY: `at` checked the whole range, and it is aligned.
+                let value = unsafe { from.wrapping_add(at).cast::<u64>().read_volatile() };
+                word.copy_from_slice(&value.to_ne_bytes());
+                at += 8;
+            }
+        }
+        for (i, byte) in buf.iter_mut().enumerate().skip(at) {
             // SAFETY: `at` checked the whole range.
             *byte = unsafe { from.wrapping_add(i).read_volatile() };
         }
@@ -84,7 +93,16 @@ impl Mailbox {
     /// Writes bytes of a slot; nothing where the range is not within it.
     pub(crate) fn write(&self, slot: usize, offset: usize, bytes: &[u8]) {
         let Some(to) = self.at(slot, offset, bytes.len()) else { return };
-        for (i, byte) in bytes.iter().enumerate() {
+        let mut at = 0;
+        if to.cast::<u64>().is_aligned() {
+            for word in bytes.chunks_exact(8) {
+                let value = word.try_into().map_or(0, u64::from_ne_bytes);
+                // SAFETY: `at` checked the whole range, and it is aligned.
+                unsafe { to.wrapping_add(at).cast::<u64>().write_volatile(value) };
+                at += 8;
+            }
+        }
+        for (i, byte) in bytes.iter().enumerate().skip(at) {
             // SAFETY: `at` checked the whole range.
             unsafe { to.wrapping_add(i).write_volatile(*byte) };
         }

@@ -52,8 +52,11 @@ global_asm!(
     "syscall",
     "5:", // store the result, next
     "mov [r13 + 56], rax",
-    "cmp rax, -4095", // a failure ends the list
-    "jae 55f",
+    "cmp rax, -4095", // a failure ends the list, unless the thread is to end next
+    "jb 51f",
+    "cmp qword ptr [r13 + 64], {exit}",
+    "jne 55f",
+    "51:",
     "add r13, 64",
     "dec r12",
     "jnz 4b",
@@ -212,6 +215,7 @@ global_asm!(
     fs = const layout::OFF_FS,
     gs = const layout::OFF_GS,
     ready = const layout::OFF_READY,
+    exit = const libc::SYS_exit,
     mailbox_high = const layout::MAILBOX >> 32,
     spin = const layout::OFF_SPIN,
     call = const layout::OFF_CALL,
