@@ -20,9 +20,10 @@ use crate::layout::CELLS;
 
 const CODE: u64 = 0x40_0000;
 const STACKS: u64 = 0x80_0000;
+const MAPPED: u64 = 0x10_0000_0000;
 const THREADS: usize = 8;
 const SITES: u64 = 1200;
-const ROUNDS: u64 = 8;
+const ROUNDS: u64 = 4;
 const LIMIT: Duration = Duration::from_secs(120);
 const CLONE: u64 = libc::SYS_clone as u64;
 const END: u64 = libc::SYS_exit_group as u64;
@@ -96,6 +97,11 @@ impl TrapHandler for Handler {
                         other => return self.fail(format!("registers at {:#x}: {other:x?}", call.ip)),
                     }
                 }
+                if call.nr % 8 == 1
+                    && let Err(what) = remap(thread, MAPPED + count * 4096)
+                {
+                    return self.fail(what);
+                }
                 Resume::Return(answer(call.nr))
             }
             Trap::Interrupted => {
@@ -112,6 +118,27 @@ impl TrapHandler for Handler {
     fn host_exit(&self, exit: HostExit) {
         let _ = self.0.ended.send(Err(format!("{exit:?}")));
     }
+}
+
+/// Has the guest map a page, as a handler of a posted call, and unmap it.
+fn remap(thread: &mut dyn GuestThread, addr: u64) -> Result<(), String> {
+    let space = thread.address_space();
+    let map = map(addr, 4096, Prot::READ | Prot::WRITE, Backing::Anonymous);
+    let apply = |op: MapOp| space.apply(&[op]).map_err(|error| error.to_string());
+    apply(map)?;
+    let (at, mut word) = (UserAddr(addr), [0; 8]);
+    space.write(at, &addr.to_le_bytes()).map_err(|_| "a page is not there")?;
+    space.read(at, &mut word).map_err(|_| "a page is gone")?;
+    apply(MapOp::Unmap { addr: at, len: 4096 })?;
+    if word != addr.to_le_bytes() || space.read(at, &mut word).is_ok() {
+        return Err("another page".into());
+    }
+    Ok(())
+}
+
+fn map(addr: u64, len: u64, prot: Prot, backing: Backing) -> MapOp {
+    let addr = UserAddr(addr);
+    MapOp::Map { addr, len, prot, backing, shared: false, no_reserve: false, populate: false }
 }
 
 /// Code that makes a call from each of [`SITES`] sites, [`ROUNDS`] times, by [`THREADS`] threads.
@@ -163,15 +190,6 @@ fn run(platform: &Systrap, code: &[u8], threads: usize) -> Arc<Guest> {
     file.rewind().expect("a start");
     let space = platform.new_address_space().expect("a space");
     let len = (code.len() as u64).next_multiple_of(4096);
-    let map = |addr, len, prot, backing| MapOp::Map {
-        addr: UserAddr(addr),
-        len,
-        prot,
-        backing,
-        shared: false,
-        no_reserve: false,
-        populate: false,
-    };
     let backing = Backing::Host { object: HostObject::new(file.into(), Prot::empty()), offset: 0 };
     let stacks = map(STACKS, 0x4000, Prot::READ | Prot::WRITE, Backing::Anonymous);
     space.apply(&[map(CODE, len, Prot::READ | Prot::EXEC, backing), stacks]).expect("mapped");

@@ -78,6 +78,16 @@ const TRAPPED: &[i64] = &[
 /// Futex operations without priority inheritance: only their own memory, at native speed.
 const APP_FUTEX: &[u32] = &[0, 1, 3, 4, 5, 9, 10];
 
+/// Calls of [`TRAPPED`] that may be posted all the same: they need no registers, only somebody to act.
+const ACTING: &[i64] = &[
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_munmap,
+    libc::SYS_brk,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+];
+
 /// Calls that are never posted, beside the trapped ones: those the host answers, those that mostly wait, and
 /// those that do not return.
 const UNPOSTED: &[i64] = &[
@@ -109,6 +119,12 @@ const fn postable() -> [u64; 8] {
             i += 1;
         }
         list += 1;
+    }
+    let mut i = 0;
+    while i < ACTING.len() {
+        let nr = ACTING[i] as usize;
+        map[nr / 64] |= 1 << (nr % 64);
+        i += 1;
     }
     map
 }

@@ -1,9 +1,10 @@
 //! Host threads and processes, and what a held thread can be told to do.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hostproc::{HostView, Vdso};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -14,8 +15,8 @@ use crate::crew::Crew;
 use crate::filter::is_postable;
 use crate::frame::{Frame, MINUS_ENOSYS, encode};
 use crate::layout::{
-    ACTION, ACTIONS, DONE, IDLE, INTERRUPT, MAILBOX, OFF_ACTIONS, OFF_CALL, OFF_CELL, OFF_NEW_UC, OFF_RESULT,
-    OFF_STATE, POSTED, SLOT, SLOW, STUB, TAKEN,
+    ACT, ACTION, ACTIONS, DONE, IDLE, INTERRUPT, MAILBOX, OFF_ACTIONS, OFF_CALL, OFF_CELL, OFF_COUNT,
+    OFF_NEW_UC, OFF_RESULT, OFF_STATE, POSTED, SLOT, SLOW, STUB, TAKEN,
 };
 use crate::patch::{Patches, Site};
 use crate::raw::stub::{self, Posting};
@@ -309,7 +310,7 @@ impl Host {
         if let Some((_, _, there)) = space.site(ip) {
             return frame.set_ip(there);
         }
-        let Some(posting) = stub::posting(ip) else { return };
+        let Some(posting) = stub::posting(ip).filter(|posting| *posting != Posting::Acting) else { return };
         let word = |offset| space.mailbox.get(self.slot, offset);
         let cell = if posting == Posting::Before { frame.r11() } else { word(OFF_CELL) };
         let Some((site, base)) = space.site_of_call(cell) else { return };
@@ -318,7 +319,7 @@ impl Host {
         match posting {
             Posting::Posted if state != DONE => frame.set_rax(word(OFF_CALL)),
             Posting::Posted | Posting::Done => frame.set_rax(word(OFF_RESULT)),
-            Posting::Before | Posting::Left => {}
+            Posting::Before | Posting::Left | Posting::Acting => {}
         }
         let before = posting == Posting::Before || posting == Posting::Posted && state != DONE;
         frame.set_ip(if before { site.call(base) } else { site.after(base) });
@@ -387,6 +388,25 @@ impl Host {
     /// let it go meanwhile.
     pub(crate) fn hold(&self) -> Result<Hand<'_>, PlatformError> {
         let acting = self.lock_acting();
+        self.bring()?;
+        Ok(Hand { host: self, posted: Cell::new(false), _acting: acting })
+    }
+
+    /// The same, but a thread that looks for the result of its call may stay there while it acts.
+    pub(crate) fn hold_or_post(&self) -> Result<Hand<'_>, PlatformError> {
+        let acting = self.lock_acting();
+        let looks = {
+            let held = self.held.lock();
+            held.notif.is_none() && matches!(held.posted, Posted::Served(_))
+        };
+        if !looks {
+            self.bring()?;
+        }
+        Ok(Hand { host: self, posted: Cell::new(looks), _acting: acting })
+    }
+
+    /// Brings it to its doorbell, from wherever it is.
+    fn bring(&self) -> Result<(), PlatformError> {
         if self.held.lock().notif.is_none() {
             // It runs guest code and cannot go back there while we have it in hand, or it is on its way
             // to the doorbell, and the signal waits.
@@ -398,11 +418,55 @@ impl Host {
             (held.at, held.posted)
         };
         match (at, posted) {
-            (At::Call | At::Wait, _) => self.to_doorbell()?,
-            (At::Bell, Posted::Served(site)) => self.leave_posting(site)?,
-            (At::Bell, _) => {}
+            (At::Call | At::Wait, _) => self.to_doorbell(),
+            (At::Bell, Posted::Served(site)) => self.leave_posting(site),
+            (At::Bell, _) => Ok(()),
         }
-        Ok(Hand { host: self, _acting: acting })
+    }
+
+    /// Makes it run actions where it looks for the result of its call; whether it did. It is in hand.
+    fn act_posted(&self, space: &Space, actions: &[[u64; 7]]) -> Result<bool, PlatformError> {
+        let mailbox = &space.mailbox;
+        self.post(space, actions);
+        mailbox.set(self.slot, OFF_COUNT, actions.len() as u64);
+        if !mailbox.exchange(self.slot, OFF_STATE, TAKEN, ACT) {
+            return Ok(false);
+        }
+        let (mut looks, mut interrupted, began) = (0u32, false, Instant::now());
+        while mailbox.load(self.slot, OFF_STATE) == ACT {
+            looks = looks.wrapping_add(1);
+            if looks < 200 {
+                std::hint::spin_loop();
+                continue;
+            }
+            std::thread::yield_now();
+            if began.elapsed() > LOOK_AFTER && !self.runs() {
+                return Err(PlatformError::Gone);
+            }
+            let mut held = self.held.lock();
+            if held.dead {
+                return Err(PlatformError::Gone);
+            }
+            let Some(notif) = held.notif else { continue };
+            // It waits, or was interrupted: before it saw the list, or while it runs it.
+            let frame = self.frame(space).filter(|_| held.at == At::Bell);
+            match frame.filter(|frame| stub::posting(frame.ip()) == Some(Posting::Acting)) {
+                Some(frame) => {
+                    frame.set_bases(notif.args[4], notif.args[5]);
+                    frame.seal();
+                    held.notif = None;
+                    interrupted = true;
+                    drop(held);
+                    sys::send(self.listener.fd(), notif.id, 0).map_err(|_| PlatformError::Gone)?;
+                }
+                None if mailbox.exchange(self.slot, OFF_STATE, ACT, TAKEN) => return Ok(false),
+                None => {}
+            }
+        }
+        if interrupted {
+            self.poke();
+        }
+        Ok(true)
     }
 
     /// Takes it from a call to the doorbell: the call is to be made again, but the interrupt comes first.
@@ -493,7 +557,8 @@ impl Host {
         let acting = self.acting.try_lock()?;
         let held = self.held.lock();
         let rests = held.at == At::Bell && !matches!(held.posted, Posted::Served(_));
-        (held.notif.is_some() && rests).then_some(Hand { host: self, _acting: acting })
+        let posted = Cell::new(false);
+        (held.notif.is_some() && rests).then_some(Hand { host: self, posted, _acting: acting })
     }
 
     /// Answers its notification.
@@ -574,6 +639,8 @@ impl Host {
 /// A host thread in hand: it stays at its doorbell but for the actions it is told.
 pub(crate) struct Hand<'a> {
     host: &'a Host,
+    /// It looks for the result of its call instead.
+    posted: Cell<bool>,
     _acting: MutexGuard<'a, ()>,
 }
 
@@ -583,9 +650,12 @@ impl Hand<'_> {
         let host = self.host;
         let mut results = Vec::with_capacity(actions.len());
         for chunk in actions.chunks(ACTIONS) {
-            host.post(space, chunk);
-            host.reply(chunk.len() as i64, true)?;
-            host.wait()?;
+            if !(self.posted.get() && host.act_posted(space, chunk)?) {
+                self.settle()?;
+                host.post(space, chunk);
+                host.reply(chunk.len() as i64, true)?;
+                host.wait()?;
+            }
             for i in 0..chunk.len() {
                 let result = space.mailbox.get(host.slot, OFF_ACTIONS + i * ACTION + 56) as i64;
                 results.push(result);
@@ -597,8 +667,14 @@ impl Hand<'_> {
         Ok(results)
     }
 
+    /// Brings it to its doorbell if it is not there.
+    fn settle(&self) -> Result<(), PlatformError> {
+        if self.posted.replace(false) { self.host.bring() } else { Ok(()) }
+    }
+
     /// Gives it a descriptor.
     pub(crate) fn give_fd(&self, fd: i32) -> Result<i32, PlatformError> {
+        self.settle()?;
         let notif = self.host.held.lock().notif.ok_or(PlatformError::Gone)?;
         sys::add_fd(self.host.listener.fd(), notif.id, fd, None, false)
             .map_err(|source| PlatformError::Host { doing: "giving a guest a descriptor", source })

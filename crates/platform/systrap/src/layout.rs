@@ -66,6 +66,10 @@ pub(crate) const OFF_RESULT: usize = OFF_CALL + 64;
 pub(crate) const OFF_STATE: usize = OFF_CALL + 72;
 /// Offset of a word that is not zero while somebody looks at the state.
 pub(crate) const OFF_SPIN: usize = OFF_CALL + 76;
+/// Offset of how many actions it is to run.
+pub(crate) const OFF_COUNT: usize = OFF_CALL + 80;
+/// Offset of two registers it keeps meanwhile.
+pub(crate) const OFF_KEPT: usize = OFF_CALL + 88;
 /// Offset of the alternate stack; it reaches to the slot's end.
 pub(crate) const OFF_STACK: usize = 0x1000;
 /// Offset at which the Sentry builds a `ucontext` of its own.
@@ -89,6 +93,8 @@ pub(crate) const TAKEN: u32 = 2;
 pub(crate) const DONE: u32 = 3;
 /// It takes long: its thread is better off waiting.
 pub(crate) const SLOW: u32 = 4;
+/// Its thread is to run the list of actions, and then to look on.
+pub(crate) const ACT: u32 = 5;
 /// How often a thread looks for its result before it waits for it.
 pub(crate) const LOOKS: u32 = 1500;
 /// Action number by which the stub clones: also none of Linux's.

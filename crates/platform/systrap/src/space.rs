@@ -178,7 +178,7 @@ impl Space {
         f: impl FnOnce(&Hand<'_>) -> Result<T, PlatformError>,
     ) -> Result<T, PlatformError> {
         if let Some(host) = self.own_actor() {
-            return f(&host.hold()?);
+            return f(&host.hold_or_post()?);
         }
         let hosts: Vec<_> = self.hosts.lock().iter().filter_map(Weak::upgrade).collect();
         for host in &hosts {

@@ -25,7 +25,7 @@ use crate::task;
 /// Calls in a row after which a thread is armed.
 const BURST: u32 = 4;
 /// Most time between two of them.
-const CLOSE: Duration = Duration::from_micros(40);
+const CLOSE: Duration = Duration::from_micros(60);
 /// How long the spinner looks at a thread that posts nothing.
 const PATIENCE: Duration = Duration::from_micros(100);
 /// Looks between two looks at the clock.

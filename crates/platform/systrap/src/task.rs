@@ -182,6 +182,11 @@ fn trapped(host: &Arc<Host>, task: &Arc<Task>, notif: &Notif) {
         decode(&place.space, host, &frame, notif)
     });
     let Some(trap) = trap else { return host.process.condemn() };
+    if let Trap::Syscall(call) = trap
+        && let Some(spinner) = place.space.shared.spinner.as_ref().filter(|_| is_postable(call.nr))
+    {
+        spinner.notice(host, &place.space);
+    }
     if trap == Trap::Interrupted && !task.interrupted.swap(false, Ordering::SeqCst) {
         // Told already, by the trap of an earlier host thread, or only fetched to act.
         return host.resume(&place.space, None);

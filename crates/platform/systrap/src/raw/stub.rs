@@ -16,7 +16,7 @@ global_asm!(
     ".balign 16",
     ".globl rampart_stub_begin, rampart_stub_entry, rampart_stub_end",
     ".globl rampart_stub_call, rampart_stub_call_entry, rampart_stub_posted, rampart_stub_waited",
-    ".globl rampart_stub_done, rampart_stub_left, rampart_stub_call_end",
+    ".globl rampart_stub_done, rampart_stub_left, rampart_stub_acting, rampart_stub_call_end",
     "rampart_stub_begin:",
     // Signal handler, at the first byte: rdi signal, rsi siginfo, rdx ucontext.
     "mov rbx, rsp",
@@ -168,6 +168,7 @@ global_asm!(
     "mov [rcx + {cell}], r11",
     "mov dword ptr [rcx + {state}], {posted}",
     "rampart_stub_posted:",
+    "28:",
     "mov r11d, {looks}",
     "21:",
     "cmp dword ptr [rcx + {state}], {taken}",
@@ -185,6 +186,8 @@ global_asm!(
     "22:",
     "cmp dword ptr [rcx + {state}], {done}",
     "je 23f",
+    "cmp dword ptr [rcx + {state}], {act}",
+    "je 25f",
     "mov eax, {wait}",
     "syscall",
     "rampart_stub_waited:", // rax is the result
@@ -199,6 +202,40 @@ global_asm!(
     "mov r11, [rcx + {cell}]",
     "add r11, 2",
     "jmp r11",
+    // Running actions in between: all registers that a call keeps are in the slot.
+    "rampart_stub_acting:",
+    "25:",
+    "mov [rcx + {kept}], r12",
+    "mov [rcx + {kept} + 8], r13",
+    "mov r12, [rcx + {count}]",
+    "lea r13, [rcx + {actions}]",
+    "26:",
+    "mov rax, [r13]",
+    "mov rdi, [r13 + 8]",
+    "mov rsi, [r13 + 16]",
+    "mov rdx, [r13 + 24]",
+    "mov r10, [r13 + 32]",
+    "mov r8, [r13 + 40]",
+    "mov r9, [r13 + 48]",
+    "syscall",
+    "mov [r13 + 56], rax",
+    "cmp rax, -4095",
+    "jae 27f",
+    "add r13, 64",
+    "dec r12",
+    "jnz 26b",
+    "27:",
+    "rdgsbase rcx",
+    "mov r12, [rcx + {kept}]",
+    "mov r13, [rcx + {kept} + 8]",
+    "mov rdi, [rcx + {call} + 8]",
+    "mov rsi, [rcx + {call} + 16]",
+    "mov rdx, [rcx + {call} + 24]",
+    "mov r10, [rcx + {call} + 32]",
+    "mov r8, [rcx + {call} + 40]",
+    "mov r9, [rcx + {call} + 48]",
+    "mov dword ptr [rcx + {state}], {taken}",
+    "jmp 28b",
     "rampart_stub_call_end:",
     ".balign 8",
     "30:", // calls that may be posted
@@ -228,6 +265,9 @@ global_asm!(
     done = const layout::DONE,
     looks = const layout::LOOKS,
     wait = const layout::WAIT,
+    act = const layout::ACT,
+    kept = const layout::OFF_KEPT,
+    count = const layout::OFF_COUNT,
     map0 = const filter::POSTABLE[0],
     map1 = const filter::POSTABLE[1],
     map2 = const filter::POSTABLE[2],
@@ -248,6 +288,7 @@ unsafe extern "C" {
     static rampart_stub_waited: u8;
     static rampart_stub_done: u8;
     static rampart_stub_left: u8;
+    static rampart_stub_acting: u8;
     static rampart_stub_call_end: u8;
 }
 
@@ -275,6 +316,8 @@ pub(crate) enum Posting {
     Done,
     /// The result is in `rax`, the cell in the slot.
     Left,
+    /// It runs actions, and its registers are in the slot.
+    Acting,
 }
 
 /// Which part of the code that posts calls has the instruction at guest address `ip`.
@@ -286,6 +329,7 @@ pub(crate) fn posting(ip: u64) -> Option<Posting> {
         ((&raw const rampart_stub_waited).addr(), Posting::Left),
         ((&raw const rampart_stub_done).addr(), Posting::Done),
         ((&raw const rampart_stub_left).addr(), Posting::Left),
+        ((&raw const rampart_stub_acting).addr(), Posting::Acting),
     ];
     if at >= (&raw const rampart_stub_call_end).addr() as u64 {
         return None;
