@@ -2,7 +2,9 @@
 //!
 //! The contestants take turns, so that a machine that drifts drifts for all of them; what is quoted is
 //! the median over the turns and its ratio to native. Whole commands (`runsc do true`) are timed from
-//! outside in the same turns. Output: a Markdown table on stdout, and JSON in `target/bench/`.
+//! outside in the same turns; what needs a pair is in `paired`. Output: a Markdown table on stdout, and JSON in `target/bench/`.
+
+mod paired;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -56,6 +58,21 @@ struct Contestant {
     prefix: Vec<String>,
 }
 
+impl Contestant {
+    /// What runs `program`.
+    fn words<'a>(&'a self, program: &'a Path) -> Vec<&'a std::ffi::OsStr> {
+        let prefix = self.prefix.iter().map(std::ffi::OsStr::new);
+        prefix.chain(std::iter::once(program.as_os_str())).collect()
+    }
+
+    /// The command that the program is still missing from.
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.prefix.first().map_or("env", String::as_str));
+        command.args(self.prefix.get(1..).unwrap_or_default()).stdin(Stdio::null());
+        command
+    }
+}
+
 /// Figures of one operation under one contestant, in nanoseconds.
 #[derive(Clone, Debug, Default, Serialize)]
 struct Figures {
@@ -81,7 +98,8 @@ type Samples = BTreeMap<(String, usize), Vec<f64>>;
 pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<bool> {
     let folder = root.join("target/bench");
     std::fs::create_dir_all(&folder)?;
-    let micro = build_guest(root, &folder)?;
+    let micro = build_guest(root, &folder, "micro")?;
+    let notify = build_guest(root, &folder, "notify")?;
     let contestants = contestants(root, options)?;
     let mut samples = Samples::new();
     let mut order = Vec::new();
@@ -93,6 +111,23 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<bool> {
                     order.push(operation.clone());
                 }
                 samples.entry((operation, index)).or_default().push(nanos);
+            }
+            if options.only.is_empty() {
+                let mut pairs: Vec<_> = paired::cold_call(contestant, (&micro, &notify))?
+                    .into_iter()
+                    .map(|(operation, nanos)| (operation, index, nanos))
+                    .collect();
+                if index > 0 && !options.quick {
+                    let [native, ours] = paired::shared(contestant, &micro)?;
+                    pairs
+                        .extend([(0, native), (index, ours)].map(|(i, n)| (paired::SHARED.to_owned(), i, n)));
+                }
+                for (operation, index, nanos) in pairs {
+                    if !order.contains(&operation) {
+                        order.push(operation.clone());
+                    }
+                    samples.entry((operation, index)).or_default().push(nanos);
+                }
             }
         }
     }
@@ -106,17 +141,17 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Compiles the guest program; static, so that it needs nothing of a root file system.
-fn build_guest(root: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
-    let micro = folder.join("micro");
+/// Compiles a guest program; static, so that it needs nothing of a root file system.
+fn build_guest(root: &Path, folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let binary = folder.join(name);
     let status = Command::new("gcc")
         .args(["-O2", "-static", "-pthread", "-Wno-unused-result", "-o"])
-        .arg(&micro)
-        .arg(root.join("benches/guest/micro.c"))
+        .arg(&binary)
+        .arg(root.join(format!("benches/guest/{name}.c")))
         .status()
         .context("running gcc")?;
-    ensure!(status.success(), "benches/guest/micro.c does not compile");
-    Ok(micro)
+    ensure!(status.success(), "benches/guest/{name}.c does not compile");
+    Ok(binary)
 }
 
 /// Builds `runsc` as a user would, and says where it is.
@@ -146,12 +181,8 @@ fn contestants(root: &Path, options: &Options) -> anyhow::Result<Vec<Contestant>
 fn measure(contestant: &Contestant, micro: &Path, options: &Options) -> anyhow::Result<Vec<(String, f64)>> {
     let scratch = std::env::temp_dir();
     let command = |args: &[&str]| {
-        let mut words = contestant.prefix.iter().map(String::as_str).collect::<Vec<_>>();
-        let micro = micro.to_str().unwrap_or_default();
-        words.push(micro);
-        words.extend(args);
-        let mut command = Command::new(words.first().copied().unwrap_or_default());
-        command.args(words.get(1..).unwrap_or_default()).current_dir(&scratch).stdin(Stdio::null());
+        let mut command = contestant.command();
+        command.arg(micro).args(args).current_dir(&scratch);
         command
     };
     let mut args = if options.quick { vec!["-q"] } else { Vec::new() };
