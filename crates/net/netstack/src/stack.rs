@@ -1,0 +1,139 @@
+//! The stack: what comes in finds its way up, what goes out its way down.
+//!
+//! - `ip`: packets in and out. - `link`: Ethernet, ARP, neighbour discovery. - `tcp`: connections.
+//! - `udp`: datagrams and errors about them. - `events`: what the owner hears of.
+
+mod events;
+mod ip;
+mod link;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod udp;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use smoltcp::iface::{Config as InterfaceConfig, Interface, SocketSet};
+use smoltcp::phy::DeviceCapabilities;
+use smoltcp::time::Instant;
+use smoltcp::wire::HardwareAddress;
+
+use crate::config::{Config, Nic};
+use crate::device::{self, Port};
+use crate::neighbor::Neighbors;
+use crate::reassembly::Reassembly;
+
+pub use events::{Counters, Datagram, Event, Failure, Frame, Syn, Unreachable};
+use tcp::Connections;
+pub use tcp::{ConnId, ConnectError, Status, TcpPhase};
+
+/// Most frames that wait to be taken; more are lost, as in the queue of a device.
+const MAX_FRAMES: usize = 16_384;
+
+/// An interface at work.
+struct Attached {
+    nic: Nic,
+    interface: Interface,
+    capabilities: DeviceCapabilities,
+    neighbors: Neighbors,
+}
+
+/// A TCP/IP stack. `H` is the owner's name for a connection of theirs.
+pub struct Stack<H> {
+    config: Config,
+    ports: Vec<Attached>,
+    reassembly: Reassembly,
+    connections: Connections<H>,
+    nothing: SocketSet<'static>,
+    ident: u32,
+    /// Errors that may still be sent, and when their number was last topped up.
+    errors: (u32, Duration),
+    events: Vec<Event<H>>,
+    frames: VecDeque<Frame>,
+    counters: Vec<Counters>,
+}
+
+fn instant(now: Duration) -> Instant {
+    Instant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
+}
+
+impl<H: Clone> Stack<H> {
+    /// With these interfaces. `now` is the time on a clock of the caller's, which all other calls tell as well.
+    pub fn new(config: Config, now: Duration) -> Self {
+        let mut ports = Vec::new();
+        for (n, nic) in config.nics.iter().enumerate() {
+            let capabilities = device::capabilities(nic);
+            let mut interface_config = InterfaceConfig::new(HardwareAddress::Ip);
+            interface_config.random_seed = config.seed.rotate_left(n as u32);
+            let mut out = Vec::new();
+            let mut port = Port { packet: None, out: &mut out, capabilities: &capabilities };
+            let mut interface = Interface::new(interface_config, &mut port, instant(now));
+            // What is not for us does not get that far.
+            interface.set_any_ip(true);
+            let near = config
+                .neighbors
+                .iter()
+                .filter(|neighbor| nic.addresses.iter().any(|address| address.contains(neighbor.ip)));
+            let neighbors = Neighbors::new(near.copied());
+            ports.push(Attached { nic: nic.clone(), interface, capabilities, neighbors });
+        }
+        let counters = vec![Counters::default(); ports.len()];
+        Self {
+            ident: config.seed as u32,
+            config,
+            ports,
+            reassembly: Reassembly::default(),
+            connections: Connections::default(),
+            nothing: SocketSet::new(Vec::new()),
+            errors: (0, now),
+            events: Vec::new(),
+            frames: VecDeque::new(),
+            counters,
+        }
+    }
+
+    /// What it was made with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Frames that interface `nic` has seen.
+    pub fn counters(&self, nic: u32) -> Counters {
+        let at = self.ports.iter().position(|port| port.nic.index == nic);
+        at.and_then(|at| self.counters.get(at)).copied().unwrap_or_default()
+    }
+
+    /// Those on the link of `nic` whose address is known, with whether it was told from the start.
+    pub fn neighbors(&self, nic: u32) -> Vec<(std::net::IpAddr, [u8; 6], bool)> {
+        let port = self.ports.iter().find(|port| port.nic.index == nic);
+        port.into_iter().flat_map(|port| port.neighbors.known()).collect()
+    }
+
+    /// What has happened since this was last asked. To be asked after every call that takes the time.
+    pub fn events(&mut self) -> Vec<Event<H>> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Is there something to be told or sent?
+    pub fn is_quiet(&self) -> bool {
+        self.events.is_empty() && self.frames.is_empty()
+    }
+
+    /// The next frame to be sent.
+    pub fn next_frame(&mut self) -> Option<Frame> {
+        self.frames.pop_front()
+    }
+
+    /// When [`poll`](Self::poll) has something to do.
+    pub fn deadline(&self) -> Option<Duration> {
+        let neighbors = self.ports.iter().filter_map(|port| port.neighbors.due());
+        neighbors.chain(self.connections.deadline()).min()
+    }
+
+    /// Does what is due.
+    pub fn poll(&mut self, now: Duration) {
+        self.poll_neighbors(now);
+        self.poll_connections(now);
+    }
+}
