@@ -40,6 +40,9 @@ pub(super) fn spaces_are_changed_from_elsewhere(platform: &dyn Platform) {
 }
 
 pub(super) fn waiters_are_woken_from_elsewhere(platform: &dyn Platform) {
+    if !platform.features().native_futex {
+        return;
+    }
     // mov eax,202; mov edi,DATA; mov esi,128 (private wait); xor edx,edx; xor r10d,r10d; syscall; mov edi,eax;
     // mov eax,231; syscall
     let code = b"\xb8\xca\0\0\0\xbf\0\0\x50\0\xbe\x80\0\0\0\x31\xd2\x45\x31\xd2\x0f\x05\x89\xc7\

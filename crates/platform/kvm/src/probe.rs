@@ -1,0 +1,58 @@
+//! A guest of a few bytes that shows how system calls leave this machine, and that faults arrive.
+
+use std::io;
+
+use platform::{PlatformError, Registers};
+
+use crate::NAME;
+use crate::arena::Notes;
+use crate::layout::PAGE;
+use crate::machine::{Entrance, Machine};
+use crate::tables::{Entry, Rights, Tables};
+use crate::vcpu::{Exit, Vcpu};
+
+/// Where it lies.
+const CODE: u64 = 0x40_0000;
+/// `syscall; mov eax, [0x1000]`.
+const PROBE: &[u8] = b"\x0f\x05\x8b\x04\x25\0\x10\0\0";
+
+/// Runs the guest and sets the machine's entrance.
+pub(crate) fn decide(machine: &mut Machine, cpu: &mut Vcpu) -> Result<(), PlatformError> {
+    let doing = |source| PlatformError::Host { doing: "probing the virtual machine", source };
+    let mut seen = String::new();
+    for entrance in [Entrance::Fault, Entrance::Halt] {
+        machine.set_entrance(entrance).map_err(doing)?;
+        cpu.set_entrance(entrance);
+        match try_out(machine, cpu).map_err(doing)? {
+            Ok(()) => return Ok(()),
+            Err(exit) => seen.push_str(&format!("; where {}: {exit}", entrance.describe())),
+        }
+    }
+    let reason = format!("a probe's guest does not do what guests do{seen}");
+    Err(PlatformError::Unsupported { platform: NAME, reason })
+}
+
+/// Whether a call and a fault arrive; what did when they do not.
+fn try_out(machine: &Machine, cpu: &mut Vcpu) -> io::Result<Result<(), String>> {
+    let arena = &machine.arena;
+    let tables = Tables::new(arena, &machine.system)?;
+    let frame = arena.take_one()?;
+    arena.write(frame, 0, PROBE).ok_or(io::ErrorKind::OutOfMemory)?;
+    tables.set(CODE, Entry::frame(frame, Rights { read: true, write: false, exec: true }))?;
+    let mut registers = Registers { rax: 39, ..Registers::entry(CODE, CODE + PAGE) };
+    let called = cpu.run(&mut registers, tables.root());
+    let result = match called {
+        Exit::Call if registers.rip == CODE + 2 && registers.rax == 39 => {
+            registers.sanitise();
+            match cpu.run(&mut registers, tables.root()) {
+                Exit::Exception { vector: 14, cr2: 0x1000, .. } if registers.rip == CODE + 2 => Ok(()),
+                other => Err(format!("no fault but {other:?} at {:#x}", registers.rip)),
+            }
+        }
+        other => Err(format!("no call but {other:?} at {:#x}", registers.rip)),
+    };
+    let mut notes = Notes { dropped: vec![frame], ..Notes::default() };
+    tables.drop_all(&mut notes, &mut |_, _| {});
+    arena.settle(notes);
+    Ok(result)
+}

@@ -1,0 +1,5 @@
+//! All unsafe code of this crate.
+
+pub(crate) mod cpu;
+pub(crate) mod memory;
+pub(crate) mod signal;

@@ -1,0 +1,49 @@
+//! What of a virtual processor is reached by pointer, and what the host wants promises for.
+//!
+//! # Soundness
+//! A [`Stop`] points into the page that the host shares with us; it is kept beside the processor whose page it is,
+//! and is dropped or disarmed with it (`vcpu`).
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use kvm_bindings::kvm_xsave;
+use kvm_ioctls::VcpuFd;
+
+/// The flag by which `KVM_RUN` does not begin.
+#[derive(Clone, Copy)]
+pub(crate) struct Stop(NonNull<u8>);
+
+// SAFETY: used as an atomic only.
+unsafe impl Send for Stop {}
+// SAFETY: as above.
+unsafe impl Sync for Stop {}
+
+impl Stop {
+    /// That of a processor. It must not be used once that is gone.
+    pub(crate) fn of(vcpu: &mut VcpuFd) -> Self {
+        Self(NonNull::from(&mut vcpu.get_kvm_run().immediate_exit))
+    }
+
+    /// Sets or clears it.
+    pub(crate) fn set(self, stop: Stopping) {
+        // SAFETY: the page is there as long as the processor, which the holder of this knows to be there.
+        let flag = unsafe { AtomicU8::from_ptr(self.0.as_ptr()) };
+        flag.store(u8::from(stop == Stopping::Now), Ordering::SeqCst);
+    }
+}
+
+/// Whether a processor is to come back at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stopping {
+    /// Yes.
+    Now,
+    /// No.
+    Not,
+}
+
+/// Loads floating-point state.
+pub(crate) fn set_xsave(vcpu: &VcpuFd, state: &kvm_xsave) -> std::io::Result<()> {
+    // SAFETY: without dynamically enabled features, which nobody asks for, the host reads 4096 bytes.
+    unsafe { vcpu.set_xsave(state) }.map_err(|e| std::io::Error::from_raw_os_error(e.errno()))
+}
