@@ -77,6 +77,8 @@ classes! {
     Users: nested;
     /// The timer queue.
     Timers;
+    /// The TCP/IP stack of the links to the outside.
+    Network;
     /// Waiters of one queue.
     Waiters: nested;
     /// A platform backend's own tables.

@@ -1,12 +1,12 @@
 //! `AF_INET` and `AF_INET6` sockets (`ip(7)`, `ipv6(7)`).
 //!
-//! - [`Network`]: the interfaces and ports of a sandbox. - [`TcpSocket`], [`UdpSocket`].
+//! - [`Network`]: the interfaces and ports of a sandbox. - [`TcpSocket`], [`UdpSocket`]. - [`Outside`]: links.
 //! - `address`: `sockaddr`s. - `ports`: who has which. - `options`: the levels of IP. - `control`: control
 //!   data. - `ioctl`: what interfaces answer. - [`show`]: `/proc/net`.
 //!
-//! So far packets do not leave the sandbox: everything that is not one of its own addresses is
-//! `ENETUNREACH`. Between its own sockets there are no packets at all: a TCP connection is two queues of
-//! bytes, and a datagram goes straight into the queue of its receiver.
+//! Between the sandbox's own sockets there are no packets: a TCP connection is two queues of bytes, and a
+//! datagram goes straight into the queue of its receiver. What is for others goes through [`Outside`], a stack
+//! that makes packets of it; without links everything else is `ENETUNREACH`.
 //!
 //! Deliberately absent: raw and ping sockets (`EPERM`, `EACCES`), as for a process without `CAP_NET_RAW`.
 
@@ -23,12 +23,14 @@ mod control;
 mod ioctl;
 mod network;
 mod options;
+mod outside;
 mod ports;
 pub mod show;
 mod tcp;
 mod udp;
 
 pub use network::Network;
+pub use outside::{Link, Outside};
 pub use tcp::TcpSocket;
 pub use udp::UdpSocket;
 

@@ -86,7 +86,7 @@ impl<H: Clone> Stack<H> {
             reassembly: Reassembly::default(),
             connections: Connections::default(),
             nothing: SocketSet::new(Vec::new()),
-            errors: (0, now),
+            errors: (udp::ERRORS_AT_ONCE, now),
             events: Vec::new(),
             frames: VecDeque::new(),
             counters,
@@ -115,7 +115,12 @@ impl<H: Clone> Stack<H> {
         std::mem::take(&mut self.events)
     }
 
-    /// Is there something to be told or sent?
+    /// Is there something to be told?
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Is there nothing to be told or sent?
     pub fn is_quiet(&self) -> bool {
         self.events.is_empty() && self.frames.is_empty()
     }

@@ -3,14 +3,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use abi::Errno;
 use sync::{Mutex, order};
 use vfs::Result;
 
+use super::outside::Outside;
 use super::ports::{Claim, Ports};
 use super::tcp::Core as TcpCore;
 use super::udp::Core as UdpCore;
@@ -109,6 +110,8 @@ pub struct Network {
     turn: AtomicU64,
     /// Nobody outside can tell how senders are spread.
     salt: RandomState,
+    /// The links to the outside, when there are any.
+    outside: OnceLock<Arc<Outside>>,
 }
 
 impl Network {
@@ -122,7 +125,19 @@ impl Network {
             next_id: AtomicU64::new(1),
             turn: AtomicU64::new(0),
             salt: RandomState::new(),
+            outside: OnceLock::new(),
         })
+    }
+
+    /// Gives it links to the outside, for good; those of [`new`](Self::new) are to have the same addresses.
+    /// `false` when it has some already.
+    pub fn attach(&self, outside: Arc<Outside>) -> bool {
+        self.outside.set(outside).is_ok()
+    }
+
+    /// The links to the outside.
+    pub(super) fn outside(&self) -> Option<&Arc<Outside>> {
+        self.outside.get()
     }
 
     /// Nothing but a loopback that is up.
@@ -179,7 +194,10 @@ impl Network {
             IpAddr::V4(ip) if ip.is_loopback() || ip.is_unspecified() => Ok(Ipv4Addr::LOCALHOST.into()),
             IpAddr::V6(ip) if ip.is_unspecified() => Ok(Ipv6Addr::LOCALHOST.into()),
             to if self.is_local(to) => Ok(to),
-            _ => Err(Errno::ENETUNREACH),
+            to => {
+                let way = self.outside().and_then(|outside| outside.look(|stack| stack.config().source(to)));
+                way.ok_or(Errno::ENETUNREACH)
+            }
         }
     }
 

@@ -204,6 +204,11 @@ impl IpOptions {
         self.groups.iter().any(|(joined, _)| *joined == group)
     }
 
+    /// Hops a packet of this socket may take (`IP_TTL`).
+    pub(super) fn hops(&self) -> u8 {
+        self.ttl.unwrap_or(64)
+    }
+
     /// The address of the interface multicast goes out by; `None` when there is none.
     pub(super) fn multicast_source(&self, network: &Network, v6: bool) -> Option<IpAddr> {
         let index = if v6 { self.multicast_if6 } else { self.multicast_if };

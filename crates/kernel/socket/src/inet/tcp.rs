@@ -1,6 +1,7 @@
-//! TCP (`tcp(7)`, RFC 9293) between two sockets of the sandbox.
+//! TCP (`tcp(7)`, RFC 9293).
 //!
-//! - `splice`: a connection, two queues of bytes without segments. - `inbox`: one of the queues.
+//! - `end`: an end of a connection. - `splice`: one within the sandbox, two queues of bytes without segments;
+//!   `inbox`: one of the queues. - `wire`: one to the outside.
 //! - `connect`: how sockets get their addresses and meet. - `state`: what they are.
 //! - `settings`: their options. - `info`: `TCP_INFO`.
 //!
@@ -8,6 +9,8 @@
 //! option, without effect), keepalive probes and user timeouts, which never fail within one sandbox.
 
 mod connect;
+mod dial;
+mod end;
 mod inbox;
 mod info;
 mod settings;
@@ -15,6 +18,7 @@ pub(super) mod splice;
 mod state;
 #[cfg(test)]
 mod tests;
+pub(super) mod wire;
 
 use std::sync::Arc;
 
@@ -32,8 +36,8 @@ use super::network::Network;
 use super::options::Setting;
 use crate::{Asker, Outgoing, Received, Shutdown, Socket, Stall, Try};
 
+use end::End;
 use settings::SOL_TCP;
-use splice::End;
 pub(super) use state::{Core, TcpState};
 use state::{Role, State};
 
@@ -70,6 +74,14 @@ impl TcpSocket {
     /// The connection; `None` when there is none.
     fn end(&self) -> Option<End> {
         self.with(|state| state.end().cloned())
+    }
+
+    /// Options that shape packets reach those of a connection to the outside.
+    fn reshape(&self) {
+        let (end, settings) = self.with(|state| (state.end().cloned(), state.settings.clone()));
+        if let Some(End::Wire(wire)) = end {
+            wire.configure(&settings);
+        }
     }
 
     fn setting<'a>(&'a self, state: &State) -> Setting<'a> {
@@ -142,7 +154,7 @@ impl Socket for TcpSocket {
     fn send(&self, _: &Asker<'_>, source: &mut dyn IoSource, message: &Outgoing<'_>) -> Try<usize> {
         let end = self.with(|state| match &state.role {
             Role::Connected(end) => Ok(end.clone()),
-            Role::Calling => Err(Stall::Wait(self.core.wait.clone())),
+            Role::Calling | Role::Dialing(_) => Err(Stall::Wait(self.core.wait.clone())),
             Role::Idle | Role::Listening(_) => Err(state.error.take().unwrap_or(Errno::EPIPE).into()),
         })?;
         end.write(source, message.flags.contains(MsgFlags::OOB))
@@ -154,7 +166,7 @@ impl Socket for TcpSocket {
         }
         let end = self.with(|state| match &state.role {
             Role::Connected(end) => Ok(Some(end.clone())),
-            Role::Calling => Err(Errno::EAGAIN),
+            Role::Calling | Role::Dialing(_) => Err(Errno::EAGAIN),
             Role::Listening(_) => Err(Errno::ENOTCONN),
             // What has failed has ended once its error was told.
             Role::Idle => match state.error.take() {
@@ -176,7 +188,7 @@ impl Socket for TcpSocket {
     fn poll(&self) -> PollEvents {
         self.with(|state| match &state.role {
             Role::Connected(end) => end.poll(),
-            Role::Calling => PollEvents::empty(),
+            Role::Calling | Role::Dialing(_) => PollEvents::empty(),
             Role::Listening(backlog) => {
                 if backlog.ready.is_empty() {
                     PollEvents::empty()
@@ -268,8 +280,10 @@ impl Socket for TcpSocket {
             let change = |claim: &mut super::ports::Claim<Core>| (claim.reuse, claim.share) = (reuse, share);
             self.core.network.streams(|streams| streams.ports.change(port, self.core.id, change));
         }
-        if matches!(name, SO_OOBINLINE | SO_RCVLOWAT | SO_REUSEADDR) {
-            self.resize();
+        match name {
+            SO_OOBINLINE | SO_RCVLOWAT | SO_REUSEADDR => self.resize(),
+            SO_KEEPALIVE => self.reshape(),
+            _ => {}
         }
     }
 
@@ -295,13 +309,17 @@ impl Socket for TcpSocket {
     }
 
     fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<()> {
-        self.with(|state| match level {
+        let outcome = self.with(|state| match level {
             SOL_TCP => state.settings.set_option(name, value, matches!(state.role, Role::Idle)),
             crate::options::SOL_SOCKET => super::set_socket_option(&self.core.network, name, value),
             _ => {
                 let setting = self.setting(state);
                 state.settings.ip.set(setting, level, name, value)
             }
-        })
+        });
+        if outcome.is_ok() {
+            self.reshape();
+        }
+        outcome
     }
 }

@@ -1,4 +1,4 @@
-//! UDP (`udp(7)`, RFC 768) between the sockets of the sandbox.
+//! UDP (`udp(7)`, RFC 768).
 //!
 //! - `state`: what others reach of a socket, and how datagrams are delivered. - `transfer`: sending and
 //!   receiving. - [`control`](super::control): control data.
@@ -28,7 +28,7 @@ use super::{address, check_port, ioctl};
 use crate::{Asker, Outgoing, Received, Shutdown, Socket, Try};
 
 use state::State;
-pub(super) use state::{Core, Datagram, Failure};
+pub(super) use state::{Core, Datagram, Failure, deliver, lost};
 
 /// `IPPROTO_UDP`, also as a level.
 const PROTOCOL: i32 = 17;

@@ -191,7 +191,9 @@ impl<H: Clone> Stack<H> {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let state = connection.socket().state();
         let shown = connection.shown();
-        let changed = std::mem::replace(&mut connection.told, shown) != shown;
+        // What its owner does to it, its owner knows.
+        let told = std::mem::replace(&mut connection.told, shown);
+        let changed = if cause == Cause::Owner { told.0 != shown.0 } else { told != shown };
         match (state, connection.phase) {
             (_, Phase::Over) => {}
             (State::Closed | State::Listen, Phase::HalfOpen) => {

@@ -11,7 +11,7 @@ use crate::packet::{self, HEADROOM, Outgoing, Shape, View};
 
 /// Errors that are sent in a second, and at once (`net.ipv4.icmp_msgs_per_sec`).
 const ERRORS_PER_SECOND: u32 = 1000;
-const ERRORS_AT_ONCE: u32 = 50;
+pub(super) const ERRORS_AT_ONCE: u32 = 50;
 /// Bytes of a packet that an error about it quotes (RFC 1812, RFC 4443).
 const QUOTED4: usize = 548;
 const QUOTED6: usize = 1232;

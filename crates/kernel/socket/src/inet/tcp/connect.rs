@@ -10,7 +10,8 @@ use abi::poll::PollEvents;
 use abi::socket::SOMAXCONN;
 use vfs::Result;
 
-use super::splice::{Closed, End, Side};
+use super::end::End;
+use super::splice::{self, Closed, Side};
 use super::state::{Backlog, Core, Role, State};
 use super::{TcpSocket, address};
 use crate::inet::check_port;
@@ -52,7 +53,7 @@ impl TcpSocket {
                 return Ok(());
             }
             Role::Idle => {}
-            Role::Calling | Role::Connected(_) => return Err(Errno::EINVAL),
+            Role::Calling | Role::Dialing(_) | Role::Connected(_) => return Err(Errno::EINVAL),
         }
         let local = match state.local {
             Some(local) => {
@@ -98,7 +99,7 @@ impl TcpSocket {
         let mut state = core.state.lock();
         match &state.role {
             Role::Listening(_) => return Err(Errno::EISCONN.into()),
-            Role::Calling => return Err(self.underway(Errno::EALREADY)),
+            Role::Calling | Role::Dialing(_) => return Err(self.underway(Errno::EALREADY)),
             Role::Connected(_) if state.connecting => {
                 state.connecting = false;
                 return Ok(());
@@ -112,10 +113,13 @@ impl TcpSocket {
         }
         let tuple = self.choose(asker, &mut state, bytes)?;
         (state.remote, state.connecting, state.failed) = (Some(tuple.1), true, false);
-        let found = core.find_listener(tuple.1);
-        let outcome = match found {
-            Some(listener) => core.call(&mut state, &listener, tuple),
-            None => Err(Errno::ECONNREFUSED),
+        let outcome = if core.network.is_local(tuple.1.ip()) {
+            match core.find_listener(tuple.1) {
+                Some(listener) => core.call(&mut state, &listener, tuple),
+                None => Err(Errno::ECONNREFUSED),
+            }
+        } else {
+            core.dial(&mut state, tuple).map(|()| None)
         };
         match outcome {
             Ok(Some(listener)) => {
@@ -190,7 +194,7 @@ impl TcpSocket {
                 Role::Idle => return Err(Errno::ENOTCONN),
                 // Waits on: nothing of it can be closed yet, as on Linux.
                 Role::Listening(_) if how == Shutdown::Write => return Ok(()),
-                Role::Listening(_) | Role::Calling => {
+                Role::Listening(_) | Role::Calling | Role::Dialing(_) => {
                     drop(state);
                     let role = self.core.forget();
                     self.core.part(role, false);
@@ -253,7 +257,8 @@ impl Core {
         }
         let server = Self::new(listener.v6, &listener.network, State::default());
         let sizes = (state.settings.sizes(), settings.sizes());
-        let (mine, other) = End::pair((&self.wait, sizes.0), (&server.wait, sizes.1));
+        let (mine, other) = splice::End::pair((&self.wait, sizes.0), (&server.wait, sizes.1));
+        let (mine, other) = (End::Spliced(mine), End::Spliced(other));
         let (here, there) = (tuple.1, tuple.0);
         // Who owns it is known once it is accepted; until then it is the listener's.
         server.attached(0, listener.uid());
@@ -292,7 +297,7 @@ impl Core {
     }
 
     /// A connect has failed.
-    fn fail(&self, state: &mut State, errno: Errno) {
+    pub(super) fn fail(&self, state: &mut State, errno: Errno) {
         state.role = Role::Idle;
         (state.error, state.failed) = (Some(errno), true);
         self.give_up(state);
@@ -341,6 +346,9 @@ impl Core {
                 for client in late.iter().filter_map(Weak::upgrade) {
                     client.try_again(self);
                 }
+            }
+            Role::Dialing(wire) => {
+                wire.close(true);
             }
             Role::Idle | Role::Calling => {}
         }

@@ -78,7 +78,7 @@ impl TcpSocket {
         let (facts, state, backlog) = self.with(|state| {
             let backlog = match &state.role {
                 Role::Listening(backlog) => Some((backlog.ready.len(), backlog.limit)),
-                Role::Idle | Role::Calling | Role::Connected(_) => None,
+                Role::Idle | Role::Calling | Role::Dialing(_) | Role::Connected(_) => None,
             };
             (state.end().map(|end| end.facts()), state.tcp_state(), backlog)
         });

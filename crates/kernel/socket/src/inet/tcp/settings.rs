@@ -1,5 +1,7 @@
 //! Options of a TCP socket, inherited by what its listener accepts.
 
+use std::time::Duration;
+
 use abi::Errno;
 use vfs::Result;
 
@@ -142,6 +144,25 @@ impl Settings {
         let receive = self.receive.map_or(RECEIVE_BYTES as usize, |bytes| bytes / 2);
         let send = self.send.map_or(SEND_ROOM, |bytes| bytes / 2);
         Sizes { receive, send, lowat: self.lowat, inline: self.inline, reuse: self.reuse }
+    }
+
+    /// `TCP_NODELAY`, and no `TCP_CORK`.
+    pub(super) fn is_nodelay(&self) -> bool {
+        self.nodelay && !self.cork
+    }
+
+    /// The pause after which the other end is asked whether it is there (`TCP_KEEPIDLE`, while `SO_KEEPALIVE`).
+    pub(super) fn keepalive_pause(&self) -> Option<Duration> {
+        self.keepalive.then(|| Duration::from_secs(self.keep_idle.max(1) as u64))
+    }
+
+    /// How long the other end may be silent (`TCP_USER_TIMEOUT`); while it is asked, as long as that takes.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        if self.user_timeout > 0 {
+            return Some(Duration::from_millis(self.user_timeout as u64));
+        }
+        let asked = u64::from((self.keep_interval * self.keep_count).max(1).unsigned_abs());
+        self.keepalive_pause().map(|pause| pause + Duration::from_secs(asked))
     }
 
     /// An integer option of `SOL_TCP`; `connected` by the loopback.

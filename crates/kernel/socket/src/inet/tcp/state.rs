@@ -10,8 +10,9 @@ use sync::wait::WaitQueue;
 use sync::{Mutex, order};
 
 use super::TcpSocket;
+use super::end::End;
 use super::settings::Settings;
-use super::splice::End;
+use super::wire::Wire;
 use crate::inet::Network;
 use crate::inet::ports::Claim;
 
@@ -21,11 +22,15 @@ use crate::inet::ports::Claim;
 pub(crate) enum TcpState {
     Established = 1,
     SynSent = 2,
+    SynReceived = 3,
+    FinWait1 = 4,
     FinWait2 = 5,
-
+    TimeWait = 6,
     Close = 7,
     CloseWait = 8,
+    LastAck = 9,
     Listen = 10,
+    Closing = 11,
 }
 
 /// A listener's.
@@ -54,6 +59,8 @@ pub(super) enum Role {
     Listening(Backlog),
     /// Waits for a place in the backlog of a listener.
     Calling,
+    /// Waits for an answer from outside.
+    Dialing(Wire),
     Connected(End),
 }
 
@@ -135,7 +142,7 @@ impl State {
     pub(super) fn end(&self) -> Option<&End> {
         match &self.role {
             Role::Connected(end) => Some(end),
-            Role::Idle | Role::Listening(_) | Role::Calling => None,
+            Role::Idle | Role::Listening(_) | Role::Calling | Role::Dialing(_) => None,
         }
     }
 
@@ -143,7 +150,7 @@ impl State {
         match &self.role {
             Role::Idle => TcpState::Close,
             Role::Listening(_) => TcpState::Listen,
-            Role::Calling => TcpState::SynSent,
+            Role::Calling | Role::Dialing(_) => TcpState::SynSent,
             Role::Connected(end) => end.state(),
         }
     }

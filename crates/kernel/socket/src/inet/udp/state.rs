@@ -232,8 +232,8 @@ impl Core {
         self.wait.notify(PollEvents::READABLE);
     }
 
-    /// A datagram of this socket to `to` found nobody.
-    pub(super) fn refused(&self, data: &Arc<[u8]>, to: SocketAddr) {
+    /// A datagram of this socket to `to` did not arrive, because of `errno`.
+    pub(super) fn refused(&self, data: &Arc<[u8]>, to: SocketAddr, errno: Errno) {
         {
             let mut state = self.state.lock();
             let flag = if to.is_ipv4() { IpFlags::RECVERR } else { IpFlags::RECVERR6 };
@@ -241,9 +241,9 @@ impl Core {
             if !wants && state.remote.is_none() {
                 return;
             }
-            state.error = Some(Errno::ECONNREFUSED);
+            state.error = Some(errno);
             if wants && state.errors.len() < MAX_ERRORS {
-                state.errors.push_back(Failure { errno: Errno::ECONNREFUSED, data: Arc::clone(data), to });
+                state.errors.push_back(Failure { errno, data: Arc::clone(data), to });
             }
         }
         self.wait.notify(PollEvents::READABLE | PollEvents::WRITABLE | PollEvents::ERR);
@@ -272,6 +272,19 @@ pub(in crate::inet) fn deliver(network: &Network, datagram: &Datagram) -> bool {
             true
         }
         None => false,
+    }
+}
+
+/// A datagram between these two, sent to the outside, did not arrive.
+pub(in crate::inet) fn lost(
+    network: &Network,
+    (local, remote): (SocketAddr, SocketAddr),
+    errno: Errno,
+    data: &Arc<[u8]>,
+) {
+    let found = network.datagrams(|ports| ports.all(local));
+    if let Some(socket) = choose(network, found, remote, local) {
+        socket.refused(data, remote, errno);
     }
 }
 

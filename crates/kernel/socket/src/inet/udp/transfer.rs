@@ -93,29 +93,46 @@ impl UdpSocket {
     fn dispatch(&self, data: Vec<u8>, from: SocketAddr, to: SocketAddr, sending: &Sending) -> Result<()> {
         let size = usize::from(sending.segment);
         if size == 0 || data.len() <= size {
-            self.dispatch_one(data.into(), from, to, sending);
-            return Ok(());
+            return self.dispatch_one(data.into(), from, to, sending);
         }
         if data.len() > size * MAX_SEGMENTS {
             return Err(Errno::EINVAL);
         }
         for part in data.chunks(size) {
-            self.dispatch_one(part.into(), from, to, sending);
+            self.dispatch_one(part.into(), from, to, sending)?;
         }
         Ok(())
     }
 
-    fn dispatch_one(&self, data: Arc<[u8]>, from: SocketAddr, to: SocketAddr, sending: &Sending) {
-        if to.ip().is_multicast() && !sending.loops {
-            return;
-        }
+    fn dispatch_one(
+        &self,
+        data: Arc<[u8]>,
+        from: SocketAddr,
+        to: SocketAddr,
+        sending: &Sending,
+    ) -> Result<()> {
         let network = &self.core.network;
+        let several = to.ip().is_multicast() || network.is_broadcast(to.ip());
+        let stays = if several { from.ip().is_loopback() } else { network.is_local(to.ip()) };
+        if let Some(outside) = network.outside().filter(|_| !stays) {
+            let shape = (sending.ttl, sending.tos);
+            if !outside.with(|stack, now| stack.send_datagram((from, to), &data, shape, now)) {
+                return Err(Errno::ENETUNREACH);
+            }
+            if !several {
+                return Ok(());
+            }
+        }
+        if to.ip().is_multicast() && !sending.loops {
+            return Ok(());
+        }
         let interface = network.interface_of(if to.ip().is_multicast() { from.ip() } else { to.ip() });
         let datagram =
             Datagram { data, from, to, ttl: sending.ttl, tos: sending.tos, interface, at: SystemTime::now() };
         if !deliver(network, &datagram) {
-            self.core.refused(&datagram.data, to);
+            self.core.refused(&datagram.data, to, Errno::ECONNREFUSED);
         }
+        Ok(())
     }
 
     /// `recvmsg(2)`: the next datagram; what does not fit is lost.

@@ -124,6 +124,11 @@ impl<H: Clone> Stack<H> {
         })
     }
 
+    /// Our end of a connection, and the other.
+    pub fn ends(&self, id: ConnId) -> Option<(SocketAddr, SocketAddr)> {
+        self.connections.get(id).map(|connection| connection.tuple)
+    }
+
     /// Takes why a connection is over.
     pub fn take_failure(&mut self, id: ConnId) -> Option<Failure> {
         self.connections.get_mut(id)?.failure.take()

@@ -1,0 +1,222 @@
+//! Two sandboxes joined by a cable.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use abi::Errno;
+use abi::poll::PollEvents;
+use abi::socket::MsgFlags;
+use cred::Credentials;
+use guestmem::{SliceSource, VecSink};
+use netstack::{Frame, simulate};
+use sync::{Mutex, order};
+
+use super::{Link, Outside};
+use crate::inet::{Network, TcpSocket, UdpSocket};
+use crate::netlink::{Address, Link as Interface, Links, Loopback};
+use crate::{Ancillary, Asker, NoPaths, Outgoing, Shutdown, Socket};
+
+/// Keeps what is sent.
+#[derive(Default)]
+struct Cable(Mutex<order::Leaf, VecDeque<Vec<u8>>>);
+
+impl Link for Cable {
+    fn send(&self, frame: &Frame) {
+        self.0.lock().push_back(frame.bytes.clone());
+    }
+
+    fn wake(&self) {}
+}
+
+struct Side {
+    network: Arc<Network>,
+    outside: Arc<Outside>,
+    cable: Arc<Cable>,
+}
+
+fn side(n: usize) -> Side {
+    let mut links = Loopback.links();
+    let addresses = [(false, 24), (true, 64)];
+    let addresses = addresses.map(|(v6, prefix)| Address { ip: simulate::address(n, v6), prefix, scope: 0 });
+    let mac = [2, 0, 0, 0, 0, n as u8 + 1];
+    let (name, flags) = ("eth0".to_owned(), 0x1_1043);
+    links.push(Interface { index: 2, name, hardware: 1, flags, mtu: 1500, mac, addresses: addresses.into() });
+    let network = Network::new(links);
+    let cable = Arc::<Cable>::default();
+    let outside = Outside::new(simulate::config(n, 1500, false), Arc::clone(&cable) as Arc<dyn Link>);
+    assert!(network.attach(Arc::clone(&outside)));
+    Side { network, outside, cable }
+}
+
+/// Carries frames until there are none.
+fn carry(sides: &[Side; 2]) {
+    loop {
+        let mut any = false;
+        for n in 0..2 {
+            let frames = std::mem::take(&mut *sides[n].cable.0.lock());
+            any |= !frames.is_empty();
+            let other = &sides[1 - n];
+            other.outside.take(&other.network, frames.iter().map(|frame| (2, frame.as_slice())));
+        }
+        if !any {
+            return;
+        }
+    }
+}
+
+fn with_asker<T>(with: impl FnOnce(&Asker<'_>) -> T) -> T {
+    let cred = Credentials::root();
+    with(&Asker { cred: &cred, pid: 1, paths: &NoPaths })
+}
+
+fn address(ip: IpAddr, port: u16) -> Vec<u8> {
+    let [a, b] = port.to_be_bytes();
+    let IpAddr::V4(ip) = ip else { return Vec::new() };
+    [&[2, 0, a, b][..], &ip.octets(), &[0; 8]].concat()
+}
+
+fn send(socket: &dyn Socket, data: &[u8], to: Option<&[u8]>) -> Result<usize, Errno> {
+    let ancillary = Ancillary::default();
+    let message = Outgoing { flags: MsgFlags::empty(), to, ancillary: &ancillary };
+    with_asker(|asker| socket.send(asker, &mut SliceSource(data), &message).map_err(Errno::from))
+}
+
+fn receive(socket: &dyn Socket, most: usize) -> Result<Vec<u8>, Errno> {
+    let mut sink = VecSink::new(most);
+    socket.receive(&mut sink, MsgFlags::empty())?;
+    Ok(sink.bytes)
+}
+
+fn connect(socket: &dyn Socket, to: &[u8]) -> Result<(), Errno> {
+    with_asker(|asker| socket.connect(asker, to).map_err(Errno::from))
+}
+
+const PORT: u16 = 7000;
+
+fn listener(side: &Side, backlog: i32) -> Arc<TcpSocket> {
+    let server = TcpSocket::new(false, &side.network);
+    with_asker(|asker| {
+        server.bind(asker, &address(IpAddr::from([0, 0, 0, 0]), PORT)).expect("free");
+        server.listen(asker, backlog).expect("listens");
+    });
+    server
+}
+
+#[test]
+fn streams_meet_and_part() {
+    let sides = [side(0), side(1)];
+    let server = listener(&sides[1], 5);
+    let client = TcpSocket::new(false, &sides[0].network);
+    let to = address(simulate::address(1, false), PORT);
+    assert_eq!(connect(client.as_ref(), &to), Err(Errno::EINPROGRESS));
+    assert_eq!(client.poll(), PollEvents::empty());
+    assert_eq!(connect(client.as_ref(), &to), Err(Errno::EALREADY));
+    carry(&sides);
+    assert_eq!(connect(client.as_ref(), &to), Ok(()));
+    assert_eq!(client.peer_name(), Ok(to));
+    assert!(server.poll().contains(PollEvents::READABLE));
+    let accepted = server.accept().expect("one");
+    assert_eq!(receive(accepted.as_ref(), 9), Err(Errno::EAGAIN));
+    let data: Vec<u8> = (0..2_000_000_u32).map(|n| (n.wrapping_mul(n) >> 8) as u8).collect();
+    let (mut sent, mut got) = (0, Vec::new());
+    while got.len() < data.len() {
+        if sent < data.len() {
+            sent += send(client.as_ref(), &data[sent..], None).unwrap_or(0);
+        }
+        carry(&sides);
+        got.extend(receive(accepted.as_ref(), 100_000).unwrap_or_default());
+        carry(&sides);
+    }
+    assert!(got == data);
+    assert_eq!(send(accepted.as_ref(), b"bye", None), Ok(3));
+    accepted.shutdown(Shutdown::Write).expect("connected");
+    carry(&sides);
+    assert_eq!(receive(client.as_ref(), 9), Ok(b"bye".to_vec()));
+    assert_eq!(receive(client.as_ref(), 9), Ok(Vec::new()));
+    assert!(client.poll().contains(PollEvents::RDHUP));
+    drop(client);
+    carry(&sides);
+    assert!(accepted.poll().contains(PollEvents::HUP));
+    drop(accepted);
+    carry(&sides);
+    assert_eq!(sides.each_ref().map(|side| side.outside.look(|stack| stack.connections())), [0, 0]);
+}
+
+#[test]
+fn who_is_not_there_refuses() {
+    let sides = [side(0), side(1)];
+    let to = address(simulate::address(1, false), PORT);
+    let client = TcpSocket::new(false, &sides[0].network);
+    assert_eq!(connect(client.as_ref(), &to), Err(Errno::EINPROGRESS));
+    carry(&sides);
+    assert!(client.poll().contains(PollEvents::ERR));
+    assert_eq!(connect(client.as_ref(), &to), Err(Errno::ECONNREFUSED));
+    let far = address(IpAddr::from([192, 0, 2, 1]), 80);
+    assert_eq!(connect(client.as_ref(), &far), Err(Errno::ENETUNREACH));
+    let udp = UdpSocket::new(false, &sides[0].network);
+    assert_eq!(connect(udp.as_ref(), &to), Ok(()));
+    assert_eq!(send(udp.as_ref(), b"?", None), Ok(1));
+    carry(&sides);
+    assert_eq!(receive(udp.as_ref(), 1), Err(Errno::ECONNREFUSED));
+}
+
+#[test]
+fn who_breaks_off_is_heard() {
+    let sides = [side(0), side(1)];
+    let server = listener(&sides[1], 5);
+    let to = address(simulate::address(1, false), PORT);
+    let client = TcpSocket::new(false, &sides[0].network);
+    assert_eq!(connect(client.as_ref(), &to), Err(Errno::EINPROGRESS));
+    carry(&sides);
+    let accepted = server.accept().expect("one");
+    client.set_linger(Some(0));
+    drop(client);
+    carry(&sides);
+    assert_eq!(receive(accepted.as_ref(), 1), Err(Errno::ECONNRESET));
+    assert_eq!(send(accepted.as_ref(), b"x", None), Err(Errno::EPIPE));
+    // A listener that goes takes with it what nobody has accepted.
+    let client = TcpSocket::new(false, &sides[0].network);
+    assert_eq!(connect(client.as_ref(), &to), Err(Errno::EINPROGRESS));
+    carry(&sides);
+    drop(server);
+    carry(&sides);
+    assert_eq!(receive(client.as_ref(), 1), Err(Errno::ECONNRESET));
+}
+
+#[test]
+fn a_backlog_has_an_end() {
+    let sides = [side(0), side(1)];
+    let server = listener(&sides[1], 1);
+    let to = address(simulate::address(1, false), PORT);
+    let clients: Vec<_> = (0..8).map(|_| TcpSocket::new(false, &sides[0].network)).collect();
+    for client in &clients {
+        assert_eq!(connect(client.as_ref(), &to), Err(Errno::EINPROGRESS));
+        carry(&sides);
+    }
+    let connected = || clients.iter().filter(|client| client.peer_name().is_ok()).count();
+    assert_eq!(connected(), 2);
+    drop(server.accept().expect("one"));
+}
+
+#[test]
+fn datagrams_go_both_ways() {
+    let sides = [side(0), side(1)];
+    let server = UdpSocket::new(false, &sides[1].network);
+    with_asker(|asker| server.bind(asker, &address(IpAddr::from([0, 0, 0, 0]), PORT))).expect("free");
+    let client = UdpSocket::new(false, &sides[0].network);
+    let to = address(simulate::address(1, false), PORT);
+    for len in [1, 1472, 60_000] {
+        let data = vec![7; len];
+        assert_eq!(send(client.as_ref(), &data, Some(&to)), Ok(len));
+        carry(&sides);
+        let mut sink = VecSink::new(70_000);
+        let received = server.receive(&mut sink, MsgFlags::empty()).expect("one");
+        assert_eq!(sink.bytes, data);
+        assert_eq!(send(server.as_ref(), b"pong", received.from.as_deref()), Ok(4));
+        carry(&sides);
+        assert_eq!(receive(client.as_ref(), 9), Ok(b"pong".to_vec()));
+    }
+    let far = address(IpAddr::from([192, 0, 2, 1]), 80);
+    assert_eq!(send(client.as_ref(), b"?", Some(&far)), Err(Errno::ENETUNREACH));
+}
