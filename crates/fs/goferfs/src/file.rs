@@ -119,7 +119,9 @@ fn fill(object: &HostObject, offset: u64, sink: &mut dyn IoSink) -> Result<usize
 
 impl File for GoferFile {
     fn read(&self, _cx: &FileContext<'_>, offset: u64, sink: &mut dyn IoSink) -> Result<usize, Errno> {
-        fill(&self.object, offset, sink)
+        let done = fill(&self.object, offset, sink);
+        self.inode.touch();
+        done
     }
 
     fn write(&self, _cx: &FileContext<'_>, offset: u64, source: &mut dyn IoSource) -> Result<usize, Errno> {

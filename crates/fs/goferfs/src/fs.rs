@@ -1,6 +1,6 @@
 //! A mount of an attachment of the Gofer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -29,6 +29,9 @@ pub struct MountOptions {
 /// Nodes are closed when this many wait for it.
 const CLOSE_BATCH: usize = 16;
 
+/// Descriptors for reading that stay open after their last use.
+const LINGERING: usize = 64;
+
 /// Device and inode number on the host: which file it is.
 pub(crate) type Key = (u64, u64);
 
@@ -45,6 +48,9 @@ pub struct GoferFs {
     dead: Mutex<Leaf, Vec<NodeId>>,
     /// The file created last, open: most are opened at once. One, so that a guest cannot hold more.
     fresh: Mutex<Leaf, Option<(Key, Arc<HostObject>)>>,
+    /// What was opened last for reading, the oldest first: most files are opened again and again. None while names
+    /// are removed, so that removed files give their room back.
+    lingering: Mutex<Leaf, VecDeque<Arc<HostObject>>>,
     /// Counts changes of attributes and names; kept attributes are as good as the count they carry.
     changes: AtomicU64,
 }
@@ -61,6 +67,7 @@ impl GoferFs {
             inodes: Mutex::new(HashMap::new()),
             dead: Mutex::new(Vec::new()),
             fresh: Mutex::new(None),
+            lingering: Mutex::default(),
             changes: AtomicU64::new(0),
         }))
     }
@@ -168,6 +175,24 @@ impl GoferFs {
     /// Takes it, when it is of this file.
     pub(crate) fn take_fresh(&self, key: Key) -> Option<Arc<HostObject>> {
         self.fresh.lock().take_if(|(fresh, _)| *fresh == key).map(|(_, object)| object)
+    }
+}
+
+impl GoferFs {
+    /// Keeps a descriptor for a while.
+    pub(crate) fn linger(&self, object: &Arc<HostObject>) {
+        let oldest = {
+            let mut lingering = self.lingering.lock();
+            lingering.push_back(Arc::clone(object));
+            if lingering.len() > LINGERING { lingering.pop_front() } else { None }
+        };
+        drop(oldest);
+    }
+
+    /// Keeps none of them any longer.
+    pub(crate) fn end_lingering(&self) {
+        let all = std::mem::take(&mut *self.lingering.lock());
+        drop(all);
     }
 }
 

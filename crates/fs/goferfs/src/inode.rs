@@ -1,6 +1,7 @@
 //! Inodes: files and directories of the Gofer.
 
 use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use abi::Errno;
@@ -23,6 +24,8 @@ pub(crate) struct GoferInode {
     node: NodeId,
     kind: FileType,
     key: Key,
+    /// It was read since its attributes were asked for: its time of access may be another.
+    touched: AtomicBool,
     state: Mutex<Leaf, State>,
 }
 
@@ -45,7 +48,7 @@ impl State {
 impl GoferInode {
     pub(crate) fn new(fs: Arc<GoferFs>, found: NodeAttr) -> Self {
         let (kind, key) = (found.attr.file_type(), key_of(&found.attr));
-        Self { fs, node: found.node, kind, key, state: Mutex::default() }
+        Self { fs, node: found.node, kind, key, touched: AtomicBool::new(false), state: Mutex::default() }
     }
 
     /// The file system.
@@ -58,34 +61,46 @@ impl GoferInode {
         self.node
     }
 
-    /// Keeps attributes that were asked for when there had been `changes`. Those of an open file are not
-    /// kept, for it changes without a message.
+    /// Keeps attributes that were asked for when there had been `changes`. Those of a file that is open for
+    /// writing are not kept, for it changes without a message.
     pub(crate) fn keep(&self, attr: Attributes, changes: u64) {
         if self.fs.exclusive() {
             let mut state = self.state.lock();
-            state.kept = match state.object() {
+            state.kept = match state.write.upgrade() {
                 None => Some((attr, changes)),
                 Some(_) => None,
             };
         }
     }
 
+    /// It is read: what is kept does not say when.
+    pub(crate) fn touch(&self) {
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Release);
+        }
+    }
+
     /// Attributes, from the nearest source that is right.
     pub(crate) fn attributes(&self) -> Result<Attributes, Errno> {
-        let (open, kept) = {
+        let (open, written, kept) = {
             let state = self.state.lock();
-            (state.object(), state.kept)
+            (state.object(), state.write.strong_count() > 0, state.kept)
         };
-        if let Some(object) = open {
-            return host::attributes(&*object);
+        if let Some(object) = open.as_ref().filter(|_| written || !self.fs.exclusive()) {
+            return host::attributes(&**object);
         }
         let changes = self.fs.changes();
+        let touched = self.touched.swap(false, Ordering::AcqRel);
         if let Some((attr, then)) = kept
             && then == changes
+            && !touched
         {
             return Ok(attr);
         }
-        let attr = self.fs.client().attr(&Request::Stat { node: self.node })?;
+        let attr = match open {
+            Some(object) => host::attributes(&*object)?,
+            None => self.fs.client().attr(&Request::Stat { node: self.node })?,
+        };
         self.keep(attr, changes);
         Ok(attr)
     }
@@ -111,6 +126,9 @@ impl GoferInode {
         };
         let object = HostObject::new(fd, max_prot(write));
         self.state.lock().remember(&object, write);
+        if !write && synchronous.is_empty() && self.fs.exclusive() {
+            self.fs.linger(&object);
+        }
         Ok(object)
     }
 
@@ -160,7 +178,9 @@ impl GoferInode {
 
 impl State {
     fn remember(&mut self, object: &Arc<HostObject>, write: bool) {
-        self.kept = None;
+        if write {
+            self.kept = None;
+        }
         let slot = if write { &mut self.write } else { &mut self.read };
         *slot = Arc::downgrade(object);
     }
@@ -242,6 +262,7 @@ impl Inode for GoferInode {
     }
 
     fn unlink(&self, name: &[u8]) -> Result<(), Errno> {
+        self.fs.end_lingering();
         let (dir, name) = (self.node, convert::name(name)?);
         self.change(&Request::Unlink { dir, name, kind: RemoveKind::File })
     }
@@ -258,6 +279,7 @@ impl Inode for GoferInode {
         new_name: &[u8],
         flags: RenameFlags,
     ) -> Result<(), Errno> {
+        self.fs.end_lingering();
         // A whiteout is a device node, of which the Gofer makes none.
         let flags = gofer_proto::RenameFlags::from_bits(flags.bits()).ok_or(Errno::EINVAL)?;
         self.change(&Request::Rename {

@@ -197,6 +197,27 @@ fn attributes_are_kept_until_something_changes() {
 }
 
 #[test]
+fn a_file_that_is_read_again_and_again_is_opened_once() {
+    let bed = Bed::new(true);
+    std::fs::write(bed.path("f"), b"text").expect("write");
+    let root = bed.fs.root();
+    let inode = root.lookup(b"f").expect("finds");
+    let once = || {
+        assert_eq!(inode.attr().expect("attr").size, 4);
+        assert_eq!(read(&open(&inode, OpenFlags::empty()), 0, 9), b"text");
+    };
+    assert_eq!(bed.calls(once), 1);
+    assert_eq!(bed.calls(|| (0..5).for_each(|_| once())), 0);
+    // What is written is seen all the same, and a removed file gives its room back.
+    write(&open(&inode, OpenFlags::WRONLY), 4, b"!").expect("writes");
+    assert_eq!(inode.attr().expect("attr").size, 5);
+    root.unlink(b"f").expect("unlinks");
+    assert_eq!(bed.calls(|| drop(open(&inode, OpenFlags::empty()))), 1);
+    drop((root, inode));
+    bed.end();
+}
+
+#[test]
 fn a_shared_mount_sees_what_others_do() {
     let bed = Bed::new(false);
     assert!(!bed.fs.caches_lookups());

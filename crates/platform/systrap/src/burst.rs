@@ -7,7 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use abi::mm::Prot;
-use guestmem::{UserAddr, UserMem};
+use guestmem::UserAddr;
 use memmap::{Backing, HostObject};
 use parking_lot::Mutex;
 use platform::{
