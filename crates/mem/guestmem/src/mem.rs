@@ -29,6 +29,13 @@ pub trait UserMem: Send + Sync {
     /// Copies guest bytes at `addr` into `buf`. A fault says how many bytes arrived before it.
     fn read(&self, addr: UserAddr, buf: &mut [u8]) -> Result<(), Fault>;
 
+    /// Copies as many guest bytes at `addr` as are at hand, all that `buf` has room for or fewer, but at least one;
+    /// how many. For what ends somewhere, like a string. A fault is one as of [`read`](Self::read).
+    fn read_some(&self, addr: UserAddr, buf: &mut [u8]) -> Result<usize, Fault> {
+        self.read(addr, buf)?;
+        Ok(buf.len())
+    }
+
     /// Copies `buf` to the guest at `addr`, honouring the guest's page protections.
     fn write(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault>;
 
@@ -77,13 +84,14 @@ pub trait MemExt: UserMem {
             let mut chunk = [0u8; 256];
             let want = in_page.min(chunk.len()).min(max - out.len());
             let chunk = chunk.get_mut(..want).ok_or(Errno::EFAULT)?;
-            self.read(addr, chunk)?;
+            let read = self.read_some(addr, chunk)?;
+            let chunk = chunk.get(..read).filter(|chunk| !chunk.is_empty()).ok_or(Errno::EFAULT)?;
             if let Some(end) = chunk.iter().position(|b| *b == 0) {
                 out.extend(chunk.iter().take(end));
                 return Ok(out);
             }
             out.extend_from_slice(chunk);
-            addr = addr.checked_add(want as u64).ok_or(Errno::EFAULT)?;
+            addr = addr.checked_add(read as u64).ok_or(Errno::EFAULT)?;
         }
         Err(Errno::ENAMETOOLONG)
     }

@@ -438,6 +438,13 @@ impl UserMem for MemoryManager {
         self.space().read(at, rest).map_err(|next| Fault { copied: fault.copied + next.copied })
     }
 
+    fn read_some(&self, addr: UserAddr, buf: &mut [u8]) -> Result<usize, Fault> {
+        match self.space().read_some(addr, buf) {
+            Ok(read) => Ok(read),
+            Err(_) => self.read(addr, buf).map(|()| buf.len()),
+        }
+    }
+
     fn write(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
         let fault = match self.space().write(addr, buf) {
             Err(fault) if self.grew(addr, fault.copied) => fault,

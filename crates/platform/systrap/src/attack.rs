@@ -66,7 +66,7 @@ impl Attack for StubJumps {
     /// Writes what the guest could into the words by which it posts calls. There is a thread in the first slots only.
     fn meddle(space: &dyn AddressSpace, dice: &mut Dice) {
         for _ in 0..200 {
-            let at = MAILBOX + dice.below(2) * SLOT + OFF_CALL as u64 + dice.below(20) * 4;
+            let at = MAILBOX + dice.below(2) * SLOT + OFF_CALL as u64 + dice.below(40) * 4;
             let value = if dice.below(2) == 0 { dice.below(6) } else { value(dice) };
             let _ = space.write_forced(UserAddr(at), &value.to_le_bytes()[..4]);
         }

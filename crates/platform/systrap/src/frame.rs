@@ -136,6 +136,13 @@ impl<'a> Frame<'a> {
         self.get(GREGS + 3 * 8)
     }
 
+    /// Replaces the registers that are the arguments of a call.
+    pub(crate) fn set_args(&self, args: [u64; 6]) {
+        for (register, value) in [8, 9, 12, 2, 0, 1].into_iter().zip(args) {
+            self.set(GREGS + register * 8, value);
+        }
+    }
+
     /// Makes it look as if it were in the call it is about to make again, whose instruction ends at `ip`.
     pub(crate) fn enter_call(&self, ip: u64) {
         // A call that is not restarted (from the vsyscall page, or number -1) is past it already.

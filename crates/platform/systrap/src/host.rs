@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use abi::Errno;
 use hostproc::{HostView, Vdso};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use platform::{HostExit, PlatformError, SyscallTrap};
@@ -26,6 +27,7 @@ use crate::space::Space;
 use crate::spare::Spare;
 use crate::spin::{Spinner, Streak};
 use crate::task::Task;
+use crate::window::{self, Windows};
 
 /// After what time of waiting for a thread to look whether it lives.
 const LOOK_AFTER: Duration = Duration::from_millis(200);
@@ -189,6 +191,8 @@ pub(crate) struct Host {
     pub(crate) streak: Streak,
     /// It must be given its mailbox when it introduces itself.
     pub(crate) forked: bool,
+    /// It rests because of a fault of the stub's.
+    stub_faulted: AtomicBool,
     /// Guest address of the frame it rests on, as it last told; checked wherever it is used.
     frame: AtomicU64,
     /// Held by whoever makes it act or lets it go: an OS thread that serves its trap, or any other.
@@ -216,6 +220,7 @@ impl Host {
             started: AtomicBool::new(false),
             streak: Streak::default(),
             forked,
+            stub_faulted: AtomicBool::new(false),
             frame: AtomicU64::new(MAILBOX + slot as u64 * SLOT + OFF_NEW_UC as u64),
             acting: Mutex::new(()),
             held: Mutex::default(),
@@ -235,7 +240,8 @@ impl Host {
         let serves = matches!(held.posted, Posted::Served(_));
         if notif.args[1] != 0 && !serves {
             // Under the lock, so that nobody takes meanwhile what is withdrawn here.
-            self.settle();
+            let faulted = self.settle(notif.args[1]);
+            self.stub_faulted.store(faulted, Ordering::SeqCst);
             held.posted = Posted::No;
         }
         (held.notif, held.at) = (Some(notif), At::Bell);
@@ -275,7 +281,7 @@ impl Host {
     }
 
     /// Takes the call it has posted, to serve it; `None` if there is none, or it may not post one.
-    pub(crate) fn take_posted(&self, space: &Space) -> Option<SyscallTrap> {
+    pub(crate) fn take_posted(&self, space: &Space) -> Option<(SyscallTrap, Windows)> {
         let mut held = self.held.lock();
         let busy = held.notif.is_some() || held.waiting || matches!(held.posted, Posted::Served(_));
         let mailbox = &space.mailbox;
@@ -293,7 +299,8 @@ impl Host {
             return None;
         };
         held.posted = Posted::Served(site);
-        Some(SyscallTrap { nr, args: [a, b, c, d, e, f], ip: site.after(base) })
+        let call = SyscallTrap { nr, args: [a, b, c, d, e, f], ip: site.after(base) };
+        Some((call, Windows::of(mailbox, self.slot)))
     }
 
     /// The call it has posted takes long.
@@ -302,27 +309,55 @@ impl Host {
     }
 
     /// Brings the frame of a thread that was interrupted in a cell, or where it posts a call, to where its guest
-    /// could be: before its call, or behind it.
-    fn settle(&self) {
-        let Some(space) = self.space.upgrade() else { return };
-        let Some(frame) = self.frame(&space) else { return };
+    /// could be: before its call, or behind it. Whether `signal` is a fault of the stub's, of which the guest
+    /// hears nothing: then it is to make the call of the cell, or has no place for the result.
+    fn settle(&self, signal: u64) -> bool {
+        let Some(space) = self.space.upgrade() else { return false };
+        let Some(frame) = self.frame(&space) else { return false };
         let ip = frame.ip();
         if let Some((_, _, there)) = space.site(ip) {
-            return frame.set_ip(there);
+            frame.set_ip(there);
+            return false;
         }
-        let Some(posting) = stub::posting(ip).filter(|posting| *posting != Posting::Acting) else { return };
-        let word = |offset| space.mailbox.get(self.slot, offset);
+        let Some(posting) = stub::posting(ip).filter(|posting| *posting != Posting::Acting) else {
+            return false;
+        };
+        let mailbox = &space.mailbox;
+        let word = |offset| mailbox.get(self.slot, offset);
         let cell = if posting == Posting::Before { frame.r11() } else { word(OFF_CELL) };
-        let Some((site, base)) = space.site_of_call(cell) else { return };
-        let state = space.mailbox.load(self.slot, OFF_STATE);
-        space.mailbox.store(self.slot, OFF_STATE, IDLE);
-        match posting {
-            Posting::Posted if state != DONE => frame.set_rax(word(OFF_CALL)),
-            Posting::Posted | Posting::Done => frame.set_rax(word(OFF_RESULT)),
-            Posting::Before | Posting::Left | Posting::Acting => {}
+        let Some((site, base)) = space.site_of_call(cell) else { return false };
+        let state = mailbox.load(self.slot, OFF_STATE);
+        mailbox.store(self.slot, OFF_STATE, IDLE);
+        let moves = matches!(posting, Posting::Filling | Posting::Giving);
+        let faulted = moves && [libc::SIGSEGV as u64, libc::SIGBUS as u64].contains(&signal);
+        let before = match posting {
+            Posting::Before | Posting::Filling => true,
+            Posting::Posted => state != DONE,
+            Posting::Done | Posting::Giving | Posting::Left | Posting::Acting => false,
+        };
+        if moves {
+            frame.set_args(std::array::from_fn(|i| word(OFF_CALL + 8 + i * 8)));
         }
-        let before = posting == Posting::Before || posting == Posting::Posted && state != DONE;
-        frame.set_ip(if before { site.call(base) } else { site.after(base) });
+        match posting {
+            Posting::Filling => frame.set_rax(word(OFF_CALL)),
+            Posting::Posted if before => frame.set_rax(word(OFF_CALL)),
+            Posting::Posted | Posting::Done => frame.set_rax(word(OFF_RESULT)),
+            Posting::Before | Posting::Giving | Posting::Left | Posting::Acting => {}
+        }
+        if !before && !window::carry_told(&space, self.slot) {
+            frame.set_rax(Errno::EFAULT.to_register());
+        }
+        frame.set_ip(match before {
+            true if faulted => cell,
+            true => site.call(base),
+            false => site.after(base),
+        });
+        faulted
+    }
+
+    /// Whether it rests because of a fault of the stub's: once.
+    pub(crate) fn stub_faulted(&self) -> bool {
+        self.stub_faulted.swap(false, Ordering::SeqCst)
     }
 
     /// It is gone: nobody waits for it any more.
@@ -532,11 +567,13 @@ impl Host {
         let Posted::Served(_) = held.posted else { return false };
         match (held.notif, held.at) {
             (None, _) => {
+                window::hand_out(space, self.slot);
                 held.posted = Posted::Done(value);
                 space.mailbox.set(self.slot, OFF_RESULT, value);
                 space.mailbox.store(self.slot, OFF_STATE, DONE);
             }
             (Some(notif), At::Wait) => {
+                window::hand_out(space, self.slot);
                 (held.notif, held.posted) = (None, Posted::No);
                 space.mailbox.store(self.slot, OFF_STATE, IDLE);
                 drop(held);
@@ -578,6 +615,8 @@ impl Host {
         if self.answer_posted(space, value.unwrap_or(MINUS_ENOSYS)) {
             return;
         }
+        let carried = window::carry(space);
+        let value = value.map(|value| if carried { value } else { Errno::EFAULT.to_register() });
         // A failure means that it is gone, which the reaper tells.
         let (at, posted) = {
             let held = self.held.lock();

@@ -9,7 +9,7 @@ pub(crate) const STUB_LEN: u64 = 4096;
 /// First byte of the mailbox.
 pub(crate) const MAILBOX: u64 = 0x7fff_0100_0000;
 /// Bytes of a slot; the stub masks its stack pointer with it.
-pub(crate) const SLOT: u64 = 0x4000;
+pub(crate) const SLOT: u64 = 0x8000;
 /// Threads an address space can have.
 pub(crate) const SLOTS: usize = 2048;
 /// Bytes of the mailbox.
@@ -70,12 +70,24 @@ pub(crate) const OFF_SPIN: usize = OFF_CALL + 76;
 pub(crate) const OFF_COUNT: usize = OFF_CALL + 80;
 /// Offset of two registers it keeps meanwhile.
 pub(crate) const OFF_KEPT: usize = OFF_CALL + 88;
+/// Offset of where what travels with the call was: address and length.
+pub(crate) const OFF_TAKING: usize = OFF_CALL + 104;
+/// Offset of where what it returns may go: address and length.
+pub(crate) const OFF_GIVING: usize = OFF_CALL + 120;
+/// Offset of what of that has been left: from where on, and how long.
+pub(crate) const OFF_GIVE: usize = OFF_CALL + 136;
+/// Most bytes that travel each way.
+pub(crate) const WINDOW: u64 = 4096;
+/// Offset of what travels with the call.
+pub(crate) const OFF_TAKEN: usize = 0x1000;
+/// Offset of what it returns.
+pub(crate) const OFF_GIVEN: usize = 0x2000;
 /// Offset of the alternate stack; it reaches to the slot's end.
-pub(crate) const OFF_STACK: usize = 0x1000;
+pub(crate) const OFF_STACK: usize = 0x3000;
 /// Offset at which the Sentry builds a `ucontext` of its own.
-pub(crate) const OFF_NEW_UC: usize = 0x1400;
+pub(crate) const OFF_NEW_UC: usize = 0x3400;
 /// Offset at which the Sentry places a floating-point state of its own.
-pub(crate) const OFF_NEW_FP: usize = 0x1800;
+pub(crate) const OFF_NEW_FP: usize = 0x3800;
 /// Largest XSAVE area that fits there and in a frame beside it.
 pub(crate) const MAX_XSAVE: usize = 0x1000;
 
@@ -96,7 +108,7 @@ pub(crate) const SLOW: u32 = 4;
 /// Its thread is to run the list of actions, and then to look on.
 pub(crate) const ACT: u32 = 5;
 /// How often a thread looks for its result before it waits for it.
-pub(crate) const LOOKS: u32 = 1500;
+pub(crate) const LOOKS: u32 = if cfg!(test) { 30_000 } else { 1500 };
 /// Action number by which the stub clones: also none of Linux's.
 pub(crate) const ACT_CLONE: u64 = 0x1001;
 /// Action number by which the stub compares and exchanges a word.

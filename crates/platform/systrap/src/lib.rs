@@ -42,6 +42,7 @@ mod filter;
 mod frame;
 mod host;
 mod layout;
+mod marshal;
 mod patch;
 mod raw;
 mod serve;
@@ -49,7 +50,10 @@ mod space;
 mod spare;
 mod spin;
 mod task;
+#[cfg(test)]
+mod travel;
 mod watch;
+mod window;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

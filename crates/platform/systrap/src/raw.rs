@@ -2,8 +2,8 @@
 //! Sentry's view of a mailbox.
 //!
 //! # Soundness
-//! The mailbox is shared with a hostile process, so it is only ever touched by volatile accesses through
-//! raw pointers, with checked offsets, and no reference into it exists. Host calls pass pointers to live
+//! The mailbox is shared with a hostile process, so it is only ever touched by volatile accesses and
+//! assembly through raw pointers, with checked offsets, and no reference into it exists. Host calls pass pointers to live
 //! buffers of the lengths given. The zygote touches nothing but
 //! registers and its own image.
 

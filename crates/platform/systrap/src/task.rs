@@ -21,6 +21,7 @@ use crate::layout::{ACT_CLONE, CLONE_FORK, CLONE_SHARED, INTERRUPT, MAILBOX, SLO
 use crate::raw::sys::Notif;
 use crate::serve::slot_address;
 use crate::space::{CURRENT, Space};
+use crate::window::{self, Windows};
 
 /// A guest thread, whichever host thread carries it.
 pub(crate) struct Task {
@@ -153,9 +154,13 @@ pub(crate) fn called(host: &Arc<Host>, notif: &Notif) {
 }
 
 /// A thread has posted a call; `hook` is to be called when it comes to sleep.
-pub(crate) fn posted(host: &Arc<Host>, call: SyscallTrap, hook: Box<dyn FnOnce()>) {
+pub(crate) fn posted(host: &Arc<Host>, (call, windows): (SyscallTrap, Windows), hook: Box<dyn FnOnce()>) {
     let Some(task) = host.task.lock().clone() else { return host.process.condemn() };
-    serve_with(host, hook, || handle(host, &task, task.place(), Trap::Syscall(call)));
+    let place = task.place();
+    let space = Arc::clone(&place.space);
+    serve_with(host, hook, || {
+        window::with(&space, host.slot, windows, || handle(host, &task, place, Trap::Syscall(call)));
+    });
 }
 
 /// Does `work` for `host`, ready to hand the listener over when it comes to sleep.
@@ -174,6 +179,12 @@ fn serve_with(host: &Arc<Host>, hook: Box<dyn FnOnce()>, work: impl FnOnce()) {
 
 fn trapped(host: &Arc<Host>, task: &Arc<Task>, notif: &Notif) {
     let place = task.place();
+    if host.stub_faulted() {
+        if let Some(frame) = host.frame(&place.space) {
+            frame.set_bases(notif.args[4], notif.args[5]);
+        }
+        return host.resume(&place.space, None);
+    }
     if is_middle_of_site(&place.space, host, notif) {
         return host.resume(&place.space, None);
     }

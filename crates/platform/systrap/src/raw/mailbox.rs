@@ -1,7 +1,7 @@
 //! The Sentry's view of a mailbox.
 //!
 //! # Soundness
-//! See the parent module: volatile or atomic, bounds-checked, no references to anything but atomics.
+//! See the parent module: volatile, atomic or in assembly, bounds-checked, no references to anything but atomics.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -73,39 +73,14 @@ impl Mailbox {
 
     /// Reads bytes of a slot; zeroes where the range is not within it.
     pub(crate) fn read(&self, slot: usize, offset: usize, buf: &mut [u8]) {
-        buf.fill(0);
-        let Some(from) = self.at(slot, offset, buf.len()) else { return };
-        let mut at = 0;
-        if from.cast::<u64>().is_aligned() {
-            for word in buf.chunks_exact_mut(8) {
-                // SAFETY: `at` checked the whole range, and it is aligned.
-                let value = unsafe { from.wrapping_add(at).cast::<u64>().read_volatile() };
-                word.copy_from_slice(&value.to_ne_bytes());
-                at += 8;
-            }
-        }
-        for (i, byte) in buf.iter_mut().enumerate().skip(at) {
-            // SAFETY: `at` checked the whole range.
-            *byte = unsafe { from.wrapping_add(i).read_volatile() };
-        }
+        let Some(from) = self.at(slot, offset, buf.len()) else { return buf.fill(0) };
+        copy(from, buf.as_mut_ptr(), buf.len());
     }
 
     /// Writes bytes of a slot; nothing where the range is not within it.
     pub(crate) fn write(&self, slot: usize, offset: usize, bytes: &[u8]) {
         let Some(to) = self.at(slot, offset, bytes.len()) else { return };
-        let mut at = 0;
-        if to.cast::<u64>().is_aligned() {
-            for word in bytes.chunks_exact(8) {
-                let value = word.try_into().map_or(0, u64::from_ne_bytes);
-                // SAFETY: `at` checked the whole range, and it is aligned.
-                unsafe { to.wrapping_add(at).cast::<u64>().write_volatile(value) };
-                at += 8;
-            }
-        }
-        for (i, byte) in bytes.iter().enumerate().skip(at) {
-            // SAFETY: `at` checked the whole range.
-            unsafe { to.wrapping_add(i).write_volatile(*byte) };
-        }
+        copy(bytes.as_ptr(), to, bytes.len());
     }
 
     /// Reads a word.
@@ -161,6 +136,21 @@ impl Mailbox {
             // SAFETY: `at` checked the range; unaligned is allowed for.
             unsafe { to.cast::<u64>().write_unaligned(value) };
         }
+    }
+}
+
+/// Copies between a mailbox and a buffer of ours: in assembly, as the compiler may assume nothing of bytes that a
+/// guest changes meanwhile.
+fn copy(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: called with a buffer of `len` bytes and a range of the mailbox that `at` checked.
+    unsafe {
+        std::arch::asm!(
+            "rep movsb",
+            inout("rcx") len => _,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            options(nostack, preserves_flags)
+        );
     }
 }
 

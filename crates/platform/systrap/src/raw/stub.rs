@@ -9,7 +9,10 @@
 
 use core::arch::global_asm;
 
-use crate::{filter, layout};
+use crate::{filter, layout, marshal};
+
+/// Bytes of the table of what travels.
+const TABLE_LEN: usize = marshal::CALLS * 2;
 
 global_asm!(
     ".pushsection .rodata.rampart_stub,\"a\"",
@@ -17,6 +20,7 @@ global_asm!(
     ".globl rampart_stub_begin, rampart_stub_entry, rampart_stub_end",
     ".globl rampart_stub_call, rampart_stub_call_entry, rampart_stub_posted, rampart_stub_waited",
     ".globl rampart_stub_done, rampart_stub_left, rampart_stub_acting, rampart_stub_call_end",
+    ".globl rampart_stub_filling, rampart_stub_giving, rampart_stub_given, rampart_stub_table",
     "rampart_stub_begin:",
     // Signal handler, at the first byte: rdi signal, rsi siginfo, rdx ucontext.
     "mov rbx, rsp",
@@ -158,6 +162,7 @@ global_asm!(
     "jae 20b",
     "bt dword ptr [rip + 30f], eax",
     "jnc 20b",
+    "mov eax, eax", // as the host, which looks at the lower half only
     "mov [rcx + {call}], rax",
     "mov [rcx + {call} + 8], rdi",
     "mov [rcx + {call} + 16], rsi",
@@ -166,6 +171,101 @@ global_asm!(
     "mov [rcx + {call} + 40], r8",
     "mov [rcx + {call} + 48], r9",
     "mov [rcx + {cell}], r11",
+    // What travels with it. From here to where it is posted, registers are in the slot; a fault ends with the call
+    // being made by the cell.
+    "rampart_stub_filling:",
+    "mov qword ptr [rcx + {taking} + 8], 0",
+    "mov qword ptr [rcx + {giving} + 8], 0",
+    "mov qword ptr [rcx + {give} + 8], 0",
+    "lea r11, [rip + 40f]",
+    "movzx r9d, word ptr [r11 + rax*2]",
+    "test r9d, r9d",
+    "jz 37f",
+    "cld",
+    "mov r8, rcx",
+    "mov r11d, r9d",
+    "shr r11d, 7",
+    "lea r10, [rip + 31f]",
+    "jmp 35f",
+    "31:", // what is given: it must be there to be written, at both ends; there are no more than two pages
+    "mov eax, {window}",
+    "cmp edx, eax",
+    "cmova edx, eax",
+    "test edx, edx",
+    "jz 32f",
+    "lock or byte ptr [rdi], 0",
+    "lock or byte ptr [rdi + rdx - 1], 0",
+    "mov [r8 + {giving}], rdi",
+    "mov [r8 + {giving} + 8], rdx",
+    "32:",
+    "mov r11d, r9d",
+    "lea r10, [rip + 33f]",
+    "jmp 35f",
+    "33:", // what is taken
+    "cmp edx, {window}",
+    "ja 36f",
+    "test edx, edx",
+    "jz 36f",
+    "mov [r8 + {taking}], rdi",
+    "mov rsi, rdi",
+    "lea rdi, [r8 + {taken_at}]",
+    "mov ecx, edx",
+    "test r11d, r11d",
+    "jz 34f",
+    "rep movsb",
+    "mov [r8 + {taking} + 8], rdx",
+    "jmp 36f",
+    "34:", // a text
+    "lodsb",
+    "stosb",
+    "test al, al",
+    "jz 341f",
+    "dec ecx",
+    "jnz 34b",
+    "jmp 36f",
+    "341:",
+    "sub edx, ecx",
+    "inc edx",
+    "mov [r8 + {taking} + 8], rdx",
+    "jmp 36f",
+    // To r10, with rdi where the argument points that the low bits of r11 name, edx how much there is, which is
+    // nothing above what guests have, and r11 the length's code.
+    "35:",
+    "xor edx, edx",
+    "mov ecx, r11d",
+    "and ecx, 7",
+    "jz 352f",
+    "shr r11d, 3",
+    "and r11d, 15",
+    "lea rax, [rip + 41f]",
+    "movzx eax, word ptr [rax + r11*2]",
+    "mov edi, eax",
+    "and edi, 0x7fff",
+    "mov rsi, [r8 + rcx*8 + {call} + 8]",
+    "test eax, 0x8000",
+    "mov eax, 2 * {window}",
+    "jz 351f",
+    "cmp rsi, rax",
+    "cmova rsi, rax",
+    "imul edi, esi",
+    "351:",
+    "mov esi, edi",
+    "mov rdi, [r8 + rcx*8 + {call}]",
+    "mov rax, rdi",
+    "shr rax, 32",
+    "cmp eax, {guest_high}",
+    "cmovb edx, esi",
+    "352:",
+    "jmp r10",
+    "36:",
+    "mov rcx, r8",
+    "mov rdi, [rcx + {call} + 8]",
+    "mov rsi, [rcx + {call} + 16]",
+    "mov rdx, [rcx + {call} + 24]",
+    "mov r10, [rcx + {call} + 32]",
+    "mov r8, [rcx + {call} + 40]",
+    "37:",
+    "mov r9, [rcx + {call} + 48]",
     "mov dword ptr [rcx + {state}], {posted}",
     "rampart_stub_posted:",
     "28:",
@@ -199,6 +299,22 @@ global_asm!(
     "mov dword ptr [rcx + {state}], {idle}",
     "rampart_stub_left:",
     "24:",
+    "cmp qword ptr [rcx + {give} + 8], 0",
+    "je 29f",
+    "rampart_stub_giving:", // taking what it returns to its place
+    "cld",
+    "mov r11, rcx",
+    "mov rdi, [r11 + {give}]",
+    "lea rsi, [r11 + rdi + {given_at}]",
+    "add rdi, [r11 + {giving}]",
+    "mov rcx, [r11 + {give} + 8]",
+    "rep movsb",
+    "mov rcx, r11",
+    "mov rdi, [rcx + {call} + 8]",
+    "mov rsi, [rcx + {call} + 16]",
+    "mov qword ptr [rcx + {give} + 8], 0",
+    "rampart_stub_given:",
+    "29:",
     "mov r11, [rcx + {cell}]",
     "add r11, 2",
     "jmp r11",
@@ -240,6 +356,11 @@ global_asm!(
     ".balign 8",
     "30:", // calls that may be posted
     ".quad {map0}, {map1}, {map2}, {map3}, {map4}, {map5}, {map6}, {map7}",
+    "rampart_stub_table:", // what travels, and lengths: see `code`
+    "40:",
+    ".zero {table_len}",
+    "41:",
+    ".zero {lengths_len}",
     "rampart_stub_end:",
     ".popsection",
     slot = const layout::SLOT,
@@ -268,6 +389,15 @@ global_asm!(
     act = const layout::ACT,
     kept = const layout::OFF_KEPT,
     count = const layout::OFF_COUNT,
+    taking = const layout::OFF_TAKING,
+    giving = const layout::OFF_GIVING,
+    give = const layout::OFF_GIVE,
+    taken_at = const layout::OFF_TAKEN,
+    given_at = const layout::OFF_GIVEN,
+    window = const layout::WINDOW,
+    guest_high = const layout::MAX_ADDRESS >> 32,
+    table_len = const TABLE_LEN,
+    lengths_len = const marshal::LENGTHS.len() * 2,
     map0 = const filter::POSTABLE[0],
     map1 = const filter::POSTABLE[1],
     map2 = const filter::POSTABLE[2],
@@ -289,15 +419,25 @@ unsafe extern "C" {
     static rampart_stub_done: u8;
     static rampart_stub_left: u8;
     static rampart_stub_acting: u8;
+    static rampart_stub_filling: u8;
+    static rampart_stub_giving: u8;
+    static rampart_stub_given: u8;
+    static rampart_stub_table: u8;
     static rampart_stub_call_end: u8;
 }
 
-/// The stub's bytes.
-pub(crate) fn code() -> &'static [u8] {
+/// The stub's bytes, with its tables.
+pub(crate) fn code() -> Vec<u8> {
     let begin = &raw const rampart_stub_begin;
     let len = (&raw const rampart_stub_end).addr() - begin.addr();
     // SAFETY: both symbols delimit one read-only blob of the assembly above.
-    unsafe { core::slice::from_raw_parts(begin, len) }
+    let mut code = unsafe { core::slice::from_raw_parts(begin, len) }.to_vec();
+    let table = (&raw const rampart_stub_table).addr() - begin.addr();
+    let words = marshal::TABLE.iter().chain(&marshal::LENGTHS).flat_map(|word| word.to_le_bytes());
+    for (to, from) in code.iter_mut().skip(table).zip(words) {
+        *to = from;
+    }
+    code
 }
 
 /// Offset of the entry of new processes.
@@ -314,6 +454,10 @@ pub(crate) enum Posting {
     Posted,
     /// The result is in the slot, the cell too.
     Done,
+    /// It gathers what travels with the call, and its registers are in the slot.
+    Filling,
+    /// It takes what the call returns to its place; the result is in `rax`, the rest in the slot.
+    Giving,
     /// The result is in `rax`, the cell in the slot.
     Left,
     /// It runs actions, and its registers are in the slot.
@@ -325,10 +469,13 @@ pub(crate) fn posting(ip: u64) -> Option<Posting> {
     let at = (&raw const rampart_stub_begin).addr() as u64 + ip.checked_sub(layout::STUB)?;
     let marks = [
         ((&raw const rampart_stub_call).addr(), Posting::Before),
+        ((&raw const rampart_stub_filling).addr(), Posting::Filling),
         ((&raw const rampart_stub_posted).addr(), Posting::Posted),
         ((&raw const rampart_stub_waited).addr(), Posting::Left),
         ((&raw const rampart_stub_done).addr(), Posting::Done),
         ((&raw const rampart_stub_left).addr(), Posting::Left),
+        ((&raw const rampart_stub_giving).addr(), Posting::Giving),
+        ((&raw const rampart_stub_given).addr(), Posting::Left),
         ((&raw const rampart_stub_acting).addr(), Posting::Acting),
     ];
     if at >= (&raw const rampart_stub_call_end).addr() as u64 {

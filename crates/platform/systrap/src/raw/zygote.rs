@@ -192,7 +192,7 @@ impl Image {
             return Err(Error::from_raw_os_error(libc::ENOMEM));
         }
         image.bytes(0, code());
-        image.bytes(PAGE as usize + DATA_LEN, super::stub::code());
+        image.bytes(PAGE as usize + DATA_LEN, &super::stub::code());
         image.records(filter);
         image.setup(socket, vdso, table);
         image.child();
