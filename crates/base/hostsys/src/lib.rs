@@ -8,11 +8,13 @@
 //! - [`seccomp`]: allow-lists of system calls.
 //! - [`pidfd`]: processes by descriptor.
 //! - [`inherit`]: descriptors that came over an `execve(2)`.
+//! - [`packet`]: whole frames of an interface.
 
 pub mod file;
 pub mod inherit;
 pub mod mount;
 pub mod namespace;
+pub mod packet;
 pub mod pidfd;
 pub mod privilege;
 pub mod seccomp;

@@ -17,6 +17,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::ControlError;
 use crate::message::{ExitStatus, Process, ProcessInfo, Reply, Request, Target, receive, send};
+use crate::network::NetworkConfig;
 
 /// Name of the socket in a container's directory.
 const NAME: &str = "control";
@@ -118,6 +119,14 @@ impl Client {
     /// Changes the limit of tasks.
     pub fn limit_tasks(&self, tasks: Option<u32>) -> Result<(), ControlError> {
         self.done(&Request::LimitTasks(tasks))
+    }
+
+    /// Gives a container that has not started links to the outside; `sockets` are theirs.
+    pub fn attach(&self, config: NetworkConfig, sockets: &[BorrowedFd<'_>]) -> Result<(), ControlError> {
+        match self.ask(&Request::Attach(Box::new(config)), sockets)? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(other)),
+        }
     }
 
     /// Starts another program with these first descriptors; its pid in the container.

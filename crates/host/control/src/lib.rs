@@ -2,8 +2,8 @@
 //!
 //! The Sentry listens on a `SOCK_SEQPACKET` socket in the container's state directory. A connection
 //! carries [`Request`]s, each answered by one [`Reply`]; both are JSON, one datagram each, because they
-//! are few and meant to be read by people who look for a fault. Descriptors for [`Request::Exec`] travel
-//! beside it.
+//! are few and meant to be read by people who look for a fault. Descriptors for [`Request::Exec`] and
+//! [`Request::Attach`] travel beside it.
 //!
 //! [`Client`] asks. [`Server`] answers, for a [`Guest`]: it keeps the gate that a created container waits
 //! at, and tells those who wait how the container ended. Neither side trusts the other: lengths are
@@ -12,6 +12,7 @@
 
 mod client;
 mod message;
+mod network;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -20,4 +21,5 @@ pub use client::{Client, bind};
 pub use message::{
     ControlError, ExitStatus, MAX_MESSAGE, Process, ProcessInfo, Reply, Request, Rlimit, Target,
 };
+pub use network::{AddressConfig, LinkConfig, NeighborConfig, NetworkConfig, RouteConfig};
 pub use server::{Begin, Guest, Server};

@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::network::NetworkConfig;
+
 /// Longest message in bytes. Fits the default send buffer of a Unix socket.
 pub const MAX_MESSAGE: usize = 160 * 1024;
 
@@ -40,6 +42,9 @@ pub enum Request {
     Exec(Box<Process>),
     /// Change the limit of tasks, or without a number lift it. Answered by [`Reply::Done`].
     LimitTasks(Option<u32>),
+    /// Give a container that has not started links to the outside; the descriptors beside it are theirs. Answered
+    /// by [`Reply::Done`].
+    Attach(Box<NetworkConfig>),
 }
 
 /// Whom a signal is for.

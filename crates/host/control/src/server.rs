@@ -9,6 +9,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::ControlError;
 use crate::message::{ExitStatus, Process, ProcessInfo, Reply, Request, Target, receive, send};
+use crate::network::NetworkConfig;
 
 /// Most connections at a time; more wait in the socket's queue.
 const MAX_CONNECTIONS: usize = 32;
@@ -27,6 +28,8 @@ pub trait Guest: Send + Sync {
     fn exec(&self, process: Process, fds: Vec<OwnedFd>) -> Result<u32, String>;
     /// Changes the limit of tasks.
     fn limit_tasks(&self, tasks: Option<u32>) -> Result<(), String>;
+    /// Gives it links to the outside, whose sockets these are.
+    fn attach(&self, config: &NetworkConfig, sockets: Vec<OwnedFd>) -> Result<(), String>;
     /// Waits for the end of a process that [`Guest::exec`] started.
     fn wait(&self, pid: u32) -> Result<ExitStatus, String>;
 }
@@ -202,6 +205,8 @@ fn answer(shared: &Shared, request: Request, fds: Vec<OwnedFd>) -> Reply {
         Request::Exec(_) if !running(shared) => Err("the container does not run".into()),
         Request::Exec(_) if fds.len() < 3 => Err(format!("only {} descriptors came", fds.len())),
         Request::Exec(process) => guest().exec(*process, fds).map(Reply::Started),
+        Request::Attach(_) if running(shared) => Err("the container runs already".into()),
+        Request::Attach(config) => guest().attach(&config, fds).map(|()| Reply::Done),
         Request::LimitTasks(tasks) => guest().limit_tasks(tasks).map(|()| Reply::Done),
     };
     result.unwrap_or_else(Reply::Refused)

@@ -6,7 +6,9 @@ use std::sync::mpsc::{Sender, channel};
 
 use abi::Errno;
 
-use crate::{Begin, Client, ControlError, ExitStatus, Guest, Process, ProcessInfo, Server, Target, bind};
+use crate::{
+    Begin, Client, ControlError, ExitStatus, Guest, NetworkConfig, Process, ProcessInfo, Server, Target, bind,
+};
 
 struct Fake(Sender<String>);
 
@@ -26,6 +28,10 @@ impl Guest for Fake {
 
     fn limit_tasks(&self, tasks: Option<u32>) -> Result<(), String> {
         self.0.send(format!("{tasks:?}")).map_err(|error| error.to_string())
+    }
+
+    fn attach(&self, config: &NetworkConfig, sockets: Vec<OwnedFd>) -> Result<(), String> {
+        self.0.send(format!("{config:?} {}", sockets.len())).map_err(|error| error.to_string())
     }
 
     fn wait(&self, pid: u32) -> Result<ExitStatus, String> {

@@ -66,6 +66,10 @@ pub(crate) struct Cli {
     /// Whether others may change what is mounted from the host while the guest uses it
     #[arg(long, global = true, value_enum, default_value = "shared")]
     pub(crate) file_access_mounts: FileAccess,
+    /// What a container sees of the network: the Ethernet interfaces of its network namespace, whose addresses
+    /// are taken over (sandbox), or only a loopback (none)
+    #[arg(long, global = true, value_enum, default_value = "sandbox")]
+    pub(crate) network: NetworkMode,
     /// Make no control groups, and set no limits with them
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
@@ -220,6 +224,15 @@ pub(crate) enum Overlay2 {
     None,
     /// Into memory, at most so much.
     Memory(Option<String>),
+}
+
+/// What a container sees of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum NetworkMode {
+    /// The interfaces of its network namespace
+    Sandbox,
+    /// A loopback
+    None,
 }
 
 /// Who may change files.

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use control::{Client, ControlError, ExitStatus, Target};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+use sandbox::network::Found;
 use sandbox::spec::{Settings, boot_config};
 use sandbox::{
     Belongings, Cgroups, Container, Event, ParentDeath, Plan, Processes, Sandbox, StateRoot, Status,
 };
 use serde_json::json;
 
-use crate::cli::{Cli, Create, Delete, Detached, FileAccess, Kill, Run, Wait};
+use crate::cli::{Cli, Create, Delete, Detached, FileAccess, Kill, NetworkMode, Run, Wait};
 use crate::commands::print;
 use crate::forward::{First, Signals};
 use crate::terminal::{Pty, Raw};
@@ -152,10 +155,42 @@ fn launch(
             tracing::warn!("hooks.startContainer is not run");
         }
     }
+    if cli.network == NetworkMode::Sandbox {
+        give_network(&client, bundle, sandbox.pid())?;
+    }
     if let (Some(pty), Some(socket)) = (&pty, &arguments.detached.console_socket) {
         pty.send_master(socket)?;
     }
     Ok((sandbox, client))
+}
+
+/// Gives a container the links of its network namespace: of the one that the spec names, or of the Sentry's own,
+/// into which hooks may have put some. One that is to use the host's own namespace gets none.
+fn give_network(client: &Client, bundle: &oci::Bundle, sentry: i32) -> Result<()> {
+    let linux = bundle.spec.linux().as_ref();
+    let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
+    let network = |namespace: &&LinuxNamespace| namespace.typ() == LinuxNamespaceType::Network;
+    let Some(namespace) = namespaces.into_iter().flatten().find(network) else {
+        return Ok(());
+    };
+    let own = PathBuf::from(format!("/proc/{sentry}/ns/net"));
+    let path = namespace.path().clone().unwrap_or(own);
+    if is_ours(&path) {
+        tracing::warn!(
+            ?path,
+            "the network namespace of runsc itself is not taken over: there is only a loopback"
+        );
+        return Ok(());
+    }
+    let Some(found) = Found::look(&path)? else { return Ok(()) };
+    client.attach(found.config.clone(), &found.sockets())?;
+    Ok(found.take_over()?)
+}
+
+/// Is it the network namespace that we are in, which others use as well?
+fn is_ours(path: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).map(|data| (data.dev(), data.ino())).ok();
+    identity(path).is_some() && identity(path) == identity(Path::new("/proc/self/ns/net"))
 }
 
 /// What the container will have on the host: control groups when the spec names them and we may make them.

@@ -9,6 +9,8 @@
 //! [`StateRoot`] is the directory given by `--root`. It holds a directory a container, with its
 //! `state.json` and a lock; [`Container`] is one of them, locked.
 //!
+//! [`mod@network`] looks into the container's network namespace.
+//!
 //! [`Cgroups`] are the host's control groups that a sandbox is in, [`hooks`] what its spec wants run on the
 //! host.
 #![forbid(unsafe_code)]
@@ -20,6 +22,7 @@ pub mod hooks;
 mod identity;
 pub mod inside;
 mod launch;
+pub mod network;
 pub mod spec;
 mod store;
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use abi::poll::PollEvents;
 use abi::process::WaitStatus;
 use abi::signal::{SI_KERNEL, SI_USER, SigInfo, Signal};
-use control::{Guest, ProcessInfo, Target};
+use control::{Guest, NetworkConfig, ProcessInfo, Target};
 use kernel::Kernel;
 use kernel::group::ThreadGroup;
 use sync::wait::Parker;
 
 use crate::boot::{ExitStatus, Process};
+use crate::net::Connector;
 use crate::process::{Standard, Starter};
 use crate::start::MAX_TASKS;
 
@@ -45,12 +46,13 @@ fn exit_status(status: WaitStatus) -> ExitStatus {
 /// Answers requests about the processes of one kernel.
 pub(crate) struct Processes {
     starter: Arc<Starter>,
+    connector: Connector,
 }
 
 impl Processes {
     /// Those that `starter` starts, and their children.
-    pub(crate) fn new(starter: Arc<Starter>) -> Self {
-        Self { starter }
+    pub(crate) fn new(starter: Arc<Starter>, connector: Connector) -> Self {
+        Self { starter, connector }
     }
 
     fn group(&self, pid: i32) -> Result<Arc<ThreadGroup>, String> {
@@ -106,6 +108,10 @@ impl Guest for Processes {
             starter.start(starter.prepare(&process, standard)?, false)
         };
         start().map(|group| group.tgid().unsigned_abs()).map_err(|error: crate::BootError| error.to_string())
+    }
+
+    fn attach(&self, config: &NetworkConfig, sockets: Vec<OwnedFd>) -> Result<(), String> {
+        self.connector.attach(config, sockets)
     }
 
     fn wait(&self, number: u32) -> Result<ExitStatus, String> {

@@ -8,7 +8,7 @@
 //!
 //! `tree` makes the mounts, `files` shows them in `/proc`, `memory`, `random` and `stdio` are the host's
 //! part of tmpfs, `/dev/urandom` and descriptors 0 to 2; `jobs` and `console` connect terminals;
-//! `watch` wakes those who wait for descriptors of the host. `process` gets processes ready, `guest` lets `runsc` control them.
+//! `net` reads and sends the frames of links to the outside. `watch` wakes those who wait for descriptors of the host. `process` gets processes ready, `guest` lets `runsc` control them.
 #![forbid(unsafe_code)]
 
 mod boot;
@@ -17,6 +17,7 @@ mod files;
 mod guest;
 mod jobs;
 mod memory;
+mod net;
 mod paths;
 pub mod platforms;
 mod process;

@@ -18,6 +18,7 @@ use syscalls::services::Machine;
 use crate::boot::{BootConfig, ExitStatus};
 use crate::guest::{self, Processes};
 use crate::jobs::Jobs;
+use crate::net::Connector;
 use crate::platforms::{self, Chosen, Paths};
 use crate::process::{Standard, Starter};
 use crate::random::HostRandom;
@@ -98,6 +99,8 @@ pub fn run(
     };
     let (namespace, _) = tree::build(config, &materials)?;
     let machine = Machine { cpus: materials.cpus, memory: materials.memory };
+    let connector = Connector::new(Arc::clone(&network), early.random.clone());
+    let connector = connector.map_err(|source| BootError::Host { doing: "making an eventfd", source })?;
     syscalls.provide(services(Arc::clone(&namespace), early.random.clone(), early.cpu, machine, network));
     let random = early.random.clone();
     let watcher = Watcher::start()
@@ -109,7 +112,7 @@ pub fn run(
     }
     let control = inherited.control.map(Server::new).transpose()?;
     if let Some(control) = &control {
-        control.created(Arc::new(Processes::new(Arc::clone(&starter))));
+        control.created(Arc::new(Processes::new(Arc::clone(&starter), connector)));
         if let Begin::Killed(signal) = control.wait_for_start() {
             let status = ExitStatus::Signaled(signal);
             control.ended(status);

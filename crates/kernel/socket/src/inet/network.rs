@@ -129,7 +129,12 @@ impl Network {
         })
     }
 
-    /// Gives it links to the outside, for good; those of [`new`](Self::new) are to have the same addresses.
+    /// More interfaces.
+    pub fn add_links(&self, links: impl IntoIterator<Item = Link>) {
+        self.links.lock().extend(links);
+    }
+
+    /// Gives it a stack for its links to the outside, for good; its interfaces are to have the same addresses.
     /// `false` when it has some already.
     pub fn attach(&self, outside: Arc<Outside>) -> bool {
         self.outside.set(outside).is_ok()

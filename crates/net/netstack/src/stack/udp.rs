@@ -19,6 +19,8 @@ const QUOTED6: usize = 1232;
 const ERROR_HEAD: usize = 8;
 const ECHO4: u8 = 8;
 const ECHO6: u8 = 128;
+const REPLY4: u8 = 0;
+const REPLY6: u8 = 129;
 const UNREACHABLE4: u8 = 3;
 const UNREACHABLE6: u8 = 1;
 
@@ -73,7 +75,7 @@ impl<H: Clone> Stack<H> {
         }
     }
 
-    pub(super) fn take_icmp(&mut self, at: usize, view: &View<'_>, now: Duration) -> Option<()> {
+    pub(super) fn take_icmp(&mut self, view: &View<'_>, now: Duration) -> Option<()> {
         let v4 = view.from.is_ipv4();
         if v4 != (view.protocol == IpProtocol::Icmp) {
             return None;
@@ -92,13 +94,26 @@ impl<H: Clone> Stack<H> {
         let own = self.config.is_own(view.to) && !view.from.is_unspecified();
         match (kind, v4) {
             (ECHO4, true) | (ECHO6, false) if own => {
-                self.offer_to_nobody(at, view.whole, now);
+                self.send_echo(view, now);
                 Some(())
             }
             (UNREACHABLE4, true) => self.take_unreachable(view, reason4(code)?),
             (UNREACHABLE6, false) => self.take_unreachable(view, reason6(code)?),
             _ => Some(()),
         }
+    }
+
+    /// Sends back what was asked to be, in pieces if that is how it came.
+    fn send_echo(&mut self, view: &View<'_>, now: Duration) {
+        let v4 = view.from.is_ipv4();
+        let shape = Shape { hops: 64, class: view.class, ident: self.next_ident() };
+        let made = packet::packet(view.to, view.from, view.protocol, view.payload.len(), shape);
+        let Some(mut out) = made else { return };
+        out.bytes.truncate(out.bytes.len() - view.payload.len());
+        let head = [if v4 { REPLY4 } else { REPLY6 }, 0, 0, 0];
+        out.bytes.extend(head.iter().chain(view.payload.get(4..).unwrap_or_default()));
+        fill_icmp(&mut out, view.to, view.from);
+        self.send_packet(out, now);
     }
 
     /// An error about a packet of ours.
@@ -177,15 +192,20 @@ impl<H: Clone> Stack<H> {
         let Some(mut out) = made else { return };
         out.bytes.truncate(out.bytes.len() - ERROR_HEAD - quoted.len());
         out.bytes.extend([kind, code, 0, 0, 0, 0, 0, 0].iter().chain(quoted));
-        match (view.to, view.from) {
-            (IpAddr::V6(from), IpAddr::V6(to)) => fill_icmp6(&mut out, from, to),
-            _ => {
-                if let Some(message) = out.bytes.get_mut(HEADROOM + 20..) {
-                    Icmpv4Packet::new_unchecked(message).fill_checksum();
-                }
+        fill_icmp(&mut out, view.to, view.from);
+        self.send_packet(out, now);
+    }
+}
+
+/// Makes the checksum of a message behind a plain head.
+fn fill_icmp(out: &mut Outgoing, from: IpAddr, to: IpAddr) {
+    match (from, to) {
+        (IpAddr::V6(from), IpAddr::V6(to)) => fill_icmp6(out, from, to),
+        _ => {
+            if let Some(message) = out.bytes.get_mut(HEADROOM + 20..) {
+                Icmpv4Packet::new_unchecked(message).fill_checksum();
             }
         }
-        self.send_packet(out, now);
     }
 }
 

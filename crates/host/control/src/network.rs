@@ -1,0 +1,75 @@
+//! The network that a sandbox is given: what was found in the container's network namespace on the host.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Links, and the ways out of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Ethernet interfaces, in the order of the descriptors beside them.
+    pub links: Vec<LinkConfig>,
+    /// Routes.
+    pub routes: Vec<RouteConfig>,
+    /// Neighbours that are known for good.
+    pub neighbors: Vec<NeighborConfig>,
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkConfig {
+    /// Its number.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// `IFF_*` (`netdevice(7)`).
+    pub flags: u32,
+    /// Its addresses.
+    pub addresses: Vec<AddressConfig>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressConfig {
+    /// The address.
+    pub ip: IpAddr,
+    /// Bits of its network.
+    pub prefix: u8,
+    /// Where it is valid (`RT_SCOPE_*`, `rtnetlink(7)`).
+    pub scope: u8,
+}
+
+/// A route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// Where it leads.
+    pub to: IpAddr,
+    /// Bits of that which count.
+    pub prefix: u8,
+    /// Who is next; `None`: the destination itself.
+    pub gateway: Option<IpAddr>,
+    /// Out of which interface.
+    pub link: u32,
+    /// The address packets on it come from.
+    pub source: Option<IpAddr>,
+    /// Of two equal ones that with less is taken.
+    pub metric: u32,
+}
+
+/// A neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NeighborConfig {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+}
