@@ -30,6 +30,7 @@ mod tcp;
 mod udp;
 
 pub use network::Network;
+pub(crate) use network::broadcast;
 pub use outside::{Link, Outside};
 pub use tcp::TcpSocket;
 pub use udp::UdpSocket;

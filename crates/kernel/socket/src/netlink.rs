@@ -1,8 +1,8 @@
-//! `AF_NETLINK` sockets of protocol `NETLINK_ROUTE` (`netlink(7)`, `rtnetlink(7)`): what interfaces and
-//! addresses there are.
+//! `AF_NETLINK` sockets of protocol `NETLINK_ROUTE` (`netlink(7)`, `rtnetlink(7)`): what interfaces,
+//! addresses, routes and neighbours there are.
 //!
 //! - [`route`]: requests and their answers. - [`Links`]: where the answers come from.
-//! - `diag`: what sockets there are (`NETLINK_SOCK_DIAG`, `sock_diag(7)`).
+//! - `ways`: routes and neighbours. - `diag`: what sockets there are (`NETLINK_SOCK_DIAG`, `sock_diag(7)`).
 //!
 //! Deliberately absent: changes (`EOPNOTSUPP` for those who may), multicast news, other protocols.
 
@@ -23,8 +23,10 @@ use crate::{Ancillary, Asker, Outgoing, Received, Shutdown, Socket, Try, family}
 
 mod diag;
 pub mod route;
+mod ways;
 
 pub use route::{Address, Link, Links, Loopback};
+pub use ways::{Near, Way};
 
 /// `NETLINK_ROUTE`.
 const ROUTE: i32 = 0;
@@ -223,7 +225,7 @@ impl Socket for NetlinkSocket {
             SOCK_DIAG => route::answer_each(&request, port, |head, payload, out| {
                 diag::one(head, payload, port, &self.links, out)
             }),
-            _ => route::answer(&request, port, privileged, &self.links.links()),
+            _ => route::answer(&request, port, privileged, self.links.as_ref()),
         });
         Ok(len)
     }

@@ -15,7 +15,7 @@ use super::outside::Outside;
 use super::ports::{Claim, Ports};
 use super::tcp::Core as TcpCore;
 use super::udp::Core as UdpCore;
-use crate::netlink::{Address, Link, Links};
+use crate::netlink::{Address, Link, Links, Near, Way};
 
 /// How long a connection is remembered after its end (`TCP_TIMEWAIT_LEN`).
 const TIME_WAIT: Duration = Duration::from_secs(60);
@@ -243,5 +243,45 @@ pub(crate) fn broadcast(address: &Address) -> Option<Ipv4Addr> {
 impl Links for Network {
     fn links(&self) -> Vec<Link> {
         self.links.lock().clone()
+    }
+
+    fn ways(&self) -> Vec<Way> {
+        let way = |route: &netstack::Route| Way {
+            to: route.to.ip,
+            prefix: route.to.bits,
+            gateway: route.gateway,
+            link: route.nic,
+            source: route.source,
+            metric: route.metric,
+        };
+        let read = |outside: &Arc<Outside>| {
+            outside.look(|stack| stack.config().routes.iter().map(way).collect::<Vec<_>>())
+        };
+        self.outside().map(read).unwrap_or_default()
+    }
+
+    fn near(&self) -> Vec<Near> {
+        let Some(outside) = self.outside() else { return Vec::new() };
+        outside.look(|stack| {
+            let nics = stack.config().nics.iter().map(|nic| nic.index);
+            let known = |link| {
+                let near = move |(ip, mac, permanent)| Near { ip, mac, link, permanent };
+                stack.neighbors(link).into_iter().map(near)
+            };
+            nics.flat_map(known).collect()
+        })
+    }
+
+    fn way_to(&self, to: IpAddr) -> Result<(Way, bool)> {
+        let source = self.source(to)?;
+        let prefix = if to.is_ipv4() { 32 } else { 128 };
+        if self.is_local(to) {
+            let lo = self.links().first().map_or(1, |link| link.index);
+            return Ok((Way { to, prefix, gateway: None, link: lo, source: Some(source), metric: 0 }, true));
+        }
+        let outside = self.outside().ok_or(Errno::ENETUNREACH)?;
+        let found = outside.look(|stack| stack.config().route(to).copied()).ok_or(Errno::ENETUNREACH)?;
+        let (gateway, link) = (found.gateway, found.nic);
+        Ok((Way { to, prefix, gateway, link, source: Some(source), metric: 0 }, false))
     }
 }

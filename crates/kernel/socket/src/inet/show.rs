@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Weak;
 use std::time::Instant;
 
+mod ways;
+
 use super::tcp::TcpState;
 use super::{IPPROTO_TCP, IPPROTO_UDP, Network};
 use crate::netlink::Links;
@@ -168,10 +170,12 @@ fn dev(network: &Network) -> String {
     );
     for link in network.links() {
         // Nothing is counted on the loopback, where there are no packets.
+        let counted = network.outside().map(|outside| outside.counters(link.index)).unwrap_or_default();
+        let ((packets_in, bytes_in), (packets_out, bytes_out)) = (counted.received, counted.sent);
         let _ = writeln!(
             out,
-            "{:>6}: {:7} {:7} {:4} {:4} {:4} {:5} {:10} {:9} {:8} {:7} {:4} {:4} {:4} {:5} {:7} {:10}",
-            link.name, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+            "{:>6}: {bytes_in:7} {packets_in:7} {:4} {:4} {:4} {:5} {:10} {:9} {bytes_out:8} {packets_out:7} {:4} {:4} {:4} {:5} {:7} {:10}",
+            link.name, counted.bad, 0, 0, 0, 0, 0, 0, counted.dropped, 0, 0, 0, 0
         );
     }
     out
@@ -182,7 +186,11 @@ fn if_inet6(network: &Network) -> String {
     for link in network.links() {
         for address in &link.addresses {
             if let IpAddr::V6(ip) = address.ip {
-                let scope = if ip.is_loopback() { 0x10 } else { 0 };
+                let scope = match ip.segments()[0] {
+                    _ if ip.is_loopback() => 0x10,
+                    first if first & 0xffc0 == 0xfe80 => 0x20,
+                    _ => 0,
+                };
                 let _ = writeln!(
                     out,
                     "{:032x} {:02x} {:02x} {scope:02x} 80 {:>8}",
@@ -269,11 +277,9 @@ pub fn text(network: &Network, name: &str) -> Option<Vec<u8>> {
         "icmp" => format!("{UDP_HEAD:<127}\n"),
         "icmp6" => format!("{UDP6_HEAD:<127}\n"),
         "dev" => dev(network),
-        "route" => format!(
-            "{:<127}\n",
-            "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"
-        ),
-        "arp" => "IP address       HW type     Flags       HW address            Mask     Device\n".to_owned(),
+        "route" => ways::route(network),
+        "ipv6_route" => ways::ipv6_route(network),
+        "arp" => ways::arp(network),
         "if_inet6" => if_inet6(network),
         "sockstat" => sockstat(network, false),
         "sockstat6" => sockstat(network, true),
@@ -285,7 +291,7 @@ pub fn text(network: &Network, name: &str) -> Option<Vec<u8>> {
         "igmp" => "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n".to_owned(),
         "wireless" => "Inter-| sta-|   Quality        |   Discarded packets               | Missed | WE\n face | tus | link level noise |  nwid  crypt   frag  retry   misc | beacon | 22\n".to_owned(),
         "netstat" => "TcpExt: SyncookiesSent\nTcpExt: 0\nIpExt: InNoRoutes\nIpExt: 0\n".to_owned(),
-        "dev_mcast" | "fib_triestat" | "igmp6" | "ipv6_route" | "snmp6" => String::new(),
+        "dev_mcast" | "fib_triestat" | "igmp6" | "snmp6" => String::new(),
         _ => return None,
     };
     Some(text.into_bytes())

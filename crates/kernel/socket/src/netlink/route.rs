@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::ways::{self, Near, Way};
 use abi::Errno;
 use abi::socket::{AF_INET, AF_INET6};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -11,6 +12,10 @@ const NEW_LINK: u16 = 16;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const GET_ADDRESS: u16 = 22;
+const NEW_ROUTE: u16 = 24;
+const GET_ROUTE: u16 = 26;
+const NEW_NEIGHBOR: u16 = 28;
+const GET_NEIGHBOR: u16 = 30;
 /// Up to here messages are the protocol's own.
 const MIN_KIND: u16 = 16;
 const MAX_KIND: u16 = 127;
@@ -30,6 +35,8 @@ const IFF_LOWER_UP: u32 = 0x1_0000;
 /// `IFA_F_PERMANENT`.
 const PERMANENT: u8 = 0x80;
 const SCOPE_HOST: u8 = 254;
+/// Bytes of a dump after which another datagram begins: readers have room for 32 KiB.
+const DUMP_BYTES: usize = 16_384;
 
 /// `struct nlmsghdr`.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -88,6 +95,24 @@ pub struct Link {
 pub trait Links: Send + Sync {
     /// All of them, by index.
     fn links(&self) -> Vec<Link>;
+
+    /// Ways out of them.
+    fn ways(&self) -> Vec<Way> {
+        Vec::new()
+    }
+
+    /// Who is known to be on them.
+    fn near(&self) -> Vec<Near> {
+        Vec::new()
+    }
+
+    /// The way to `to`, and whether that is one of their own addresses.
+    ///
+    /// # Errors
+    /// `ENETUNREACH` when there is none.
+    fn way_to(&self, _to: IpAddr) -> Result<(Way, bool), Errno> {
+        Err(Errno::ENETUNREACH)
+    }
 }
 
 /// Only `lo`.
@@ -168,6 +193,9 @@ fn address_payload(link: &Link, address: &Address) -> Vec<u8> {
     attribute(&mut out, 1, &ip);
     if family == AF_INET {
         attribute(&mut out, 2, &ip);
+        if let Some(all) = crate::inet::broadcast(address).filter(|_| link.flags & IFF_LOOPBACK == 0) {
+            attribute(&mut out, 4, &all.octets());
+        }
         attribute(&mut out, 3, &text(&link.name));
     }
     attribute(&mut out, 8, &u32::from(PERMANENT).to_ne_bytes());
@@ -178,7 +206,7 @@ fn address_payload(link: &Link, address: &Address) -> Vec<u8> {
 }
 
 /// Datagrams that answer all messages in `request`.
-pub(super) fn answer(request: &[u8], port: u32, privileged: bool, links: &[Link]) -> Vec<Vec<u8>> {
+pub(super) fn answer(request: &[u8], port: u32, privileged: bool, links: &dyn Links) -> Vec<Vec<u8>> {
     answer_each(request, port, |head, payload, out| one(head, payload, port, privileged, links, out))
 }
 
@@ -225,7 +253,7 @@ fn one(
     payload: &[u8],
     port: u32,
     privileged: bool,
-    links: &[Link],
+    network: &dyn Links,
     out: &mut Vec<Vec<u8>>,
 ) -> Result<(), Errno> {
     // Every third kind, from the third on, asks; the others change something.
@@ -237,15 +265,23 @@ fn one(
         return Err(if privileged { Errno::EOPNOTSUPP } else { Errno::EPERM });
     }
     let family = payload.first().copied().unwrap_or(0);
+    let links = network.links();
     if head.flags & DUMP != 0 {
         let parts: Vec<(u16, Vec<u8>)> = match head.kind {
+            GET_ROUTE => ways::routes(&network.ways(), family).map(|payload| (NEW_ROUTE, payload)).collect(),
+            GET_NEIGHBOR => {
+                ways::neighbors(&network.near(), family).map(|payload| (NEW_NEIGHBOR, payload)).collect()
+            }
             GET_LINK => links.iter().map(|link| (NEW_LINK, link_payload(link))).collect(),
-            GET_ADDRESS => addresses(links, family).map(|payload| (NEW_ADDRESS, payload)).collect(),
-            // Routes, neighbours, rules: none that anybody could see.
+            GET_ADDRESS => addresses(&links, family).map(|payload| (NEW_ADDRESS, payload)).collect(),
+            // Rules and others: none that anybody could see.
             _ => Vec::new(),
         };
         let mut dump = Vec::new();
         for (kind, payload) in parts {
+            if dump.len() >= DUMP_BYTES {
+                out.push(std::mem::take(&mut dump));
+            }
             dump.extend(message(head, port, kind, MULTI, &payload));
         }
         if !dump.is_empty() {
@@ -254,10 +290,16 @@ fn one(
         out.push(done(head, port));
         return Ok(());
     }
+    if head.kind == GET_ROUTE {
+        let to = ways::asked_for(payload)?;
+        let (way, local) = network.way_to(to)?;
+        out.push(message(head, port, NEW_ROUTE, 0, &ways::route_to(to, &way, local)));
+        return Ok(());
+    }
     if head.kind != GET_LINK {
         return Err(Errno::EOPNOTSUPP);
     }
-    let link = asked_for(payload, links)?;
+    let link = asked_for(payload, &links)?;
     out.push(message(head, port, NEW_LINK, 0, &link_payload(link)));
     Ok(())
 }
@@ -293,16 +335,14 @@ fn asked_for<'a>(payload: &[u8], links: &'a [Link]) -> Result<&'a Link, Errno> {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        DONE, DUMP, ERROR, GET_ADDRESS, GET_LINK, Head, Links, Loopback, NEW_ADDRESS, NEW_LINK, REQUEST,
-    };
+    use super::{DONE, DUMP, ERROR, GET_ADDRESS, GET_LINK, Head, Loopback, NEW_ADDRESS, NEW_LINK, REQUEST};
     use zerocopy::{FromBytes, IntoBytes};
 
     fn ask(kind: u16, flags: u16, payload: &[u8]) -> Vec<(u16, Vec<u8>)> {
         let len = (size_of::<Head>() + payload.len()) as u32;
         let head = Head { len, kind, flags: flags | REQUEST, sequence: 7, port: 0 };
         let request = [head.as_bytes(), payload].concat();
-        let answers = super::answer(&request, 42, false, &Loopback.links());
+        let answers = super::answer(&request, 42, false, &Loopback);
         let kinds = answers.into_iter().map(|bytes| {
             let (head, rest) = Head::read_from_prefix(&bytes).expect("a head");
             assert_eq!((head.sequence, head.port), (7, 42));
@@ -335,8 +375,8 @@ mod tests {
 
     #[test]
     fn what_is_cut_short_is_let_go() {
-        assert!(super::answer(&[0; 15], 1, false, &[]).is_empty());
-        assert!(super::answer(&[0; 16], 1, false, &[]).is_empty());
-        assert!(super::answer(&[255; 64], 1, false, &[]).is_empty());
+        assert!(super::answer(&[0; 15], 1, false, &Loopback).is_empty());
+        assert!(super::answer(&[0; 16], 1, false, &Loopback).is_empty());
+        assert!(super::answer(&[255; 64], 1, false, &Loopback).is_empty());
     }
 }

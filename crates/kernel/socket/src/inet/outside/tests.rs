@@ -220,3 +220,30 @@ fn datagrams_go_both_ways() {
     let far = address(IpAddr::from([192, 0, 2, 1]), 80);
     assert_eq!(send(client.as_ref(), b"?", Some(&far)), Err(Errno::ENETUNREACH));
 }
+
+#[test]
+fn ways_and_neighbours_are_shown() {
+    let sides = [side(0), side(1)];
+    let client = UdpSocket::new(false, &sides[0].network);
+    let to = address(simulate::address(1, false), PORT);
+    assert_eq!(send(client.as_ref(), b"?", Some(&to)), Ok(1));
+    carry(&sides);
+    let text = |name| {
+        let text = crate::inet::show::text(&sides[0].network, name).expect("a file");
+        String::from_utf8(text).expect("text")
+    };
+    assert!(text("route").contains("eth0\t0100000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0"));
+    assert!(
+        text("arp").contains("10.0.0.2         0x1         0x2         02:00:00:00:00:02     *        eth0")
+    );
+    assert!(text("ipv6_route").starts_with("fd000000000000000000000000000001 40"));
+    let dev = text("dev");
+    let line = dev.lines().find(|line| line.contains("eth0:")).expect("a line");
+    let numbers: Vec<u64> = line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+    assert!(numbers[1] >= 2 && numbers[9] >= 2, "{line}");
+    let (far, near) = (IpAddr::from([192, 0, 2, 1]), simulate::address(1, false));
+    assert_eq!(sides[0].network.way_to(far), Err(Errno::ENETUNREACH));
+    assert_eq!(sides[0].network.way_to(near).map(|(way, local)| (way.link, local)), Ok((2, false)));
+    let own = simulate::address(0, false);
+    assert_eq!(sides[0].network.way_to(own).map(|(way, local)| (way.link, local)), Ok((1, true)));
+}
