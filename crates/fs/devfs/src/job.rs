@@ -28,6 +28,17 @@ pub trait JobControl: Send + Sync {
     /// Is this group one of this session?
     fn group_in_session(&self, group: i32, session: i32) -> bool;
 
+    /// What the caller calls a group or session: another number in a pid namespace below the first, and 0 when it
+    /// does not know it.
+    fn number(&self, _cx: &FileContext<'_>, id: i32) -> i32 {
+        id
+    }
+
+    /// What the caller means by a number; `None` when there is no such thing.
+    fn id(&self, _cx: &FileContext<'_>, number: i32) -> Option<i32> {
+        Some(number)
+    }
+
     /// Signals every process of a group.
     fn signal_group(&self, group: i32, signal: Signal);
 

@@ -45,7 +45,7 @@ impl DirSink for All<'_> {
 impl World {
     pub(crate) fn new(fs: Arc<dyn FileSystem>) -> Self {
         let ns = MountNamespace::new(Mount::new(fs, "none", MountFlags::empty()));
-        let fs = FsContext::new(ns.root());
+        let fs = FsContext::new(&ns);
         Self { _ns: ns, fs, cred: Credentials::root() }
     }
 

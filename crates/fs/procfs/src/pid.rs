@@ -123,7 +123,8 @@ impl Text for Comm {
     }
 
     fn write(&self, cx: &FileContext<'_>, _offset: u64, bytes: &[u8]) -> Result<()> {
-        if self.0.facts()?.pid != cx.pid {
+        self.0.facts()?;
+        if !self.0.is(cx.pid) {
             return Err(Errno::EINVAL);
         }
         let name = bytes.strip_suffix(b"\n").unwrap_or(bytes);

@@ -124,6 +124,9 @@ pub struct Facts {
     pub group: i32,
     /// Session.
     pub session: i32,
+    /// Process, thread, group and session once more, in each pid namespace below the one shown that the process is
+    /// in.
+    pub inner: Vec<[i32; 4]>,
     /// Device number of the controlling terminal, or 0.
     pub terminal: u64,
     /// Foreground group of the terminal, or -1.
@@ -252,6 +255,11 @@ pub trait Process: Send + Sync {
     /// `/proc/PID/cgroup`.
     fn cgroup(&self) -> Result<Vec<u8>> {
         Ok(b"0::/\n".to_vec())
+    }
+
+    /// Is it the process with this kernel-wide id?
+    fn is(&self, id: i32) -> bool {
+        self.facts().is_ok_and(|facts| facts.pid == id)
     }
 
     /// Sets the short name (`/proc/PID/comm`); only of the caller's own process, which the caller checks.

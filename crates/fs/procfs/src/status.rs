@@ -102,7 +102,16 @@ fn identity(out: &mut String, f: &Facts) -> std::fmt::Result {
     for group in c.groups.iter() {
         write!(out, "{group} ")?;
     }
-    writeln!(out, "\nNStgid:\t{}\nNSpid:\t{}\nNSpgid:\t{}\nNSsid:\t{}", f.pid, f.tid, f.group, f.session)
+    let outer = [f.pid, f.tid, f.group, f.session];
+    writeln!(out)?;
+    for (name, kind) in ["NStgid", "NSpid", "NSpgid", "NSsid"].into_iter().zip(0..) {
+        write!(out, "{name}:")?;
+        for numbers in std::iter::once(&outer).chain(&f.inner) {
+            write!(out, "\t{}", numbers.get(kind).copied().unwrap_or(0))?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
 }
 
 fn memory(out: &mut String, mm: &MemoryManager) -> std::fmt::Result {

@@ -48,6 +48,7 @@ impl Process for Seven {
             ppid: 1,
             group: 7,
             session: 7,
+            inner: Vec::new(),
             terminal: 0,
             foreground: -1,
             tracer: 0,

@@ -12,7 +12,7 @@ use abi::Errno;
 use abi::signal::{SigSet, Signal};
 use cred::Credentials;
 use guestmem::{MemExt, UserAddr, UserCStr, UserMem, UserPtr};
-use kernel::{Kernel, Task, ThreadGroup};
+use kernel::{Kernel, PidNamespace, Task, ThreadGroup};
 use mm::MemoryManager;
 use vfs::Result;
 
@@ -65,30 +65,44 @@ pub struct Machine {
     pub hostname: Vec<u8>,
 }
 
-/// The kernel as the process table of `/proc`.
+/// The kernel as the process table of a `/proc`: as it is seen from one pid namespace.
 pub struct KernelView {
     kernel: Arc<Kernel>,
+    pid_ns: Arc<PidNamespace>,
     files: Arc<dyn FileView>,
     machine: Machine,
 }
 
 impl KernelView {
-    /// A view of `kernel`.
-    pub fn new(kernel: Arc<Kernel>, files: Arc<dyn FileView>, machine: Machine) -> Self {
-        Self { kernel, files, machine }
+    /// A view of `kernel` from `pid_ns`.
+    pub fn new(
+        kernel: Arc<Kernel>,
+        pid_ns: Arc<PidNamespace>,
+        files: Arc<dyn FileView>,
+        machine: Machine,
+    ) -> Self {
+        Self { kernel, pid_ns, files, machine }
     }
 }
 
 impl Processes for KernelView {
     fn current(&self) -> Option<(i32, i32)> {
-        CURRENT.get()
+        let (pid, tid) = CURRENT.get()?;
+        let pid = self.pid_ns.number(pid);
+        (pid != 0).then(|| (pid, self.pid_ns.number(tid)))
     }
 
     fn pids(&self) -> Vec<i32> {
-        self.kernel.processes()
+        let mut pids = self.kernel.processes();
+        if !self.pid_ns.is_first() {
+            pids = pids.into_iter().map(|id| self.pid_ns.number(id)).filter(|pid| *pid != 0).collect();
+            pids.sort_unstable();
+        }
+        pids
     }
 
     fn process(&self, pid: i32) -> Option<Arc<dyn Process>> {
+        let pid = self.pid_ns.id(pid)?;
         let group = match self.kernel.process(pid) {
             Some(group) => group,
             None => Arc::clone(self.kernel.task(pid)?.group()),
@@ -96,11 +110,12 @@ impl Processes for KernelView {
         let task =
             self.kernel.task(group.tgid()).or_else(|| self.kernel.threads(group.tgid()).into_iter().next());
         let (kernel, files) = (Arc::clone(&self.kernel), Arc::clone(&self.files));
-        Some(Arc::new(View { kernel, files, group, task }))
+        let pid_ns = Arc::clone(&self.pid_ns);
+        Some(Arc::new(View { kernel, pid_ns, files, group, task }))
     }
 
     fn system(&self) -> SystemFacts {
-        let pids = self.kernel.processes();
+        let pids = self.pids();
         SystemFacts {
             uptime: self.kernel.started().elapsed(),
             boot_time: self.machine.boot_time,
@@ -120,6 +135,7 @@ impl Processes for KernelView {
 /// One process or thread.
 struct View {
     kernel: Arc<Kernel>,
+    pid_ns: Arc<PidNamespace>,
     files: Arc<dyn FileView>,
     group: Arc<ThreadGroup>,
     /// The thread, or the leader; `None` once it has ended.
@@ -141,6 +157,18 @@ impl View {
         } else {
             State::Sleeping
         }
+    }
+
+    /// Kernel-wide ids as the namespaces call them that the process is in, from below the one shown to its own.
+    fn inner(&self, ids: [i32; 4]) -> Vec<[i32; 4]> {
+        let mut rows = Vec::new();
+        let mut at = Some(self.group.pid_ns());
+        while let Some(namespace) = at.filter(|at| at.level() > self.pid_ns.level()) {
+            rows.push(ids.map(|id| namespace.number(id)));
+            at = namespace.parent();
+        }
+        rows.reverse();
+        rows
     }
 
     fn stack(&self) -> Result<InitialStack> {
@@ -222,12 +250,20 @@ impl Process for View {
                 Some(_) => caught.insert(signal),
             }
         }
-        Ok(Facts {
+        let ids = [
             pid,
-            tid: task.map_or(pid, |task| task.tid()),
-            ppid: self.kernel.parent_of(pid),
-            group: self.kernel.pgrp_of(pid).unwrap_or_default(),
-            session: self.kernel.session_of(pid).unwrap_or_default(),
+            task.map_or(pid, |task| task.tid()),
+            self.kernel.pgrp_of(pid).unwrap_or_default(),
+            self.kernel.session_of(pid).unwrap_or_default(),
+        ];
+        let [shown, tid, group, session] = ids.map(|id| self.pid_ns.number(id));
+        Ok(Facts {
+            pid: shown,
+            tid,
+            ppid: self.pid_ns.number(self.kernel.parent_of(pid)),
+            group,
+            session,
+            inner: self.inner(ids),
             terminal: 0,
             foreground: -1,
             tracer: 0,
@@ -259,13 +295,17 @@ impl Process for View {
     }
 
     fn threads(&self) -> Vec<i32> {
-        self.kernel.threads(self.group.tgid()).iter().map(|task| task.tid()).collect()
+        let threads = self.kernel.threads(self.group.tgid());
+        let mut numbers: Vec<i32> = threads.iter().map(|task| self.pid_ns.number(task.tid())).collect();
+        numbers.sort_unstable();
+        numbers
     }
 
     fn thread(&self, tid: i32) -> Option<Arc<dyn Process>> {
-        let task = self.kernel.task(tid).filter(|task| task.tgid() == self.group.tgid())?;
+        let task = self.kernel.task(self.pid_ns.id(tid)?).filter(|task| task.tgid() == self.group.tgid())?;
         let (kernel, files) = (Arc::clone(&self.kernel), Arc::clone(&self.files));
-        Some(Arc::new(Self { kernel, files, group: Arc::clone(&self.group), task: Some(task) }))
+        let pid_ns = Arc::clone(&self.pid_ns);
+        Some(Arc::new(Self { kernel, pid_ns, files, group: Arc::clone(&self.group), task: Some(task) }))
     }
 
     fn cmdline(&self) -> Result<Vec<u8>> {
@@ -298,6 +338,10 @@ impl Process for View {
 
     fn mountinfo(&self) -> Result<Vec<u8>> {
         self.files.mountinfo(self.task()?)
+    }
+
+    fn is(&self, id: i32) -> bool {
+        self.group.tgid() == id
     }
 
     fn set_name(&self, name: &[u8]) -> Result<()> {

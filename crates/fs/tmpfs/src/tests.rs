@@ -31,7 +31,7 @@ fn tmpfs(dev: u64) -> Arc<TmpFs> {
 impl World {
     pub(crate) fn new() -> Self {
         let ns = MountNamespace::new(Mount::new(tmpfs(1), "none", MountFlags::empty()));
-        let fs = FsContext::new(ns.root());
+        let fs = FsContext::new(&ns);
         Self { ns, fs, root: Credentials::root(), user: Credentials::user(1000, 1000) }
     }
 
@@ -305,7 +305,7 @@ fn the_size_limit_is_kept_and_given_back() {
     let options = Options { size: 8 * abi::PAGE_SIZE, ..Options::new(3) };
     let mount = Mount::new(TmpFs::new(options, Arc::new(HeapMemory)), "small", MountFlags::empty());
     let w = World { ns: MountNamespace::new(Arc::clone(&mount)), ..World::new() };
-    let w = World { fs: FsContext::new(w.ns.root()), ..w };
+    let w = World { fs: FsContext::new(&w.ns), ..w };
     let f = w.open("/f", OpenFlags::RDWR | OpenFlags::CREAT).unwrap();
     let bytes = vec![1; 10 * abi::PAGE_SIZE as usize];
     assert_eq!(f.write(&w.cx(&w.root), &mut SliceSource(&bytes)), Ok(8 * abi::PAGE_SIZE as usize));

@@ -7,7 +7,7 @@ use abi::fs::{FileType, MAX_SYMLINKS, NAME_MAX, PATH_MAX};
 use bitflags::bitflags;
 use cred::Credentials;
 
-use crate::mount::VfsPath;
+use crate::mount::{MountNamespace, VfsPath};
 use crate::perm::{self, Access};
 use crate::{LinkTarget, Result};
 
@@ -21,12 +21,26 @@ pub struct FsContext {
     pub cwd: VfsPath,
     /// Bits creations lose (`umask(2)`).
     pub umask: u16,
+    /// Where mounts are made and seen. Here, because whoever shares root and working directory must share it.
+    pub mounts: Arc<MountNamespace>,
 }
 
 impl FsContext {
-    /// Everything at `root`, umask `022`.
-    pub fn new(root: VfsPath) -> Self {
-        Self { cwd: root.clone(), root, umask: 0o022 }
+    /// Everything at the root of `mounts`, umask `022`.
+    pub fn new(mounts: &Arc<MountNamespace>) -> Self {
+        let root = mounts.root();
+        Self { cwd: root.clone(), root, umask: 0o022, mounts: Arc::clone(mounts) }
+    }
+
+    /// The same places in a copy of the mount namespace (`CLONE_NEWNS`).
+    pub fn apart(&self) -> Self {
+        let (mounts, copies) = self.mounts.copy();
+        let moved = |path: &VfsPath| match copies.get(&path.mount.id()) {
+            Some(mount) => VfsPath { mount: Arc::clone(mount), dentry: Arc::clone(&path.dentry) },
+            // What is in no tree stays what it is.
+            None => path.clone(),
+        };
+        Self { root: moved(&self.root), cwd: moved(&self.cwd), umask: self.umask, mounts }
     }
 }
 

@@ -7,22 +7,23 @@ use abi::Errno;
 use kernel::Task;
 use procfs::source::{FdFacts, LinkFacts, Which};
 use procfs::view::FileView;
-use vfs::{Mount, MountFlags, MountNamespace, OpenFile, VfsPath};
+use vfs::{Mount, MountFlags, OpenFile, VfsPath};
 
-/// The view of one mount namespace.
-pub(crate) struct Files {
-    namespace: Arc<MountNamespace>,
+/// The view of whatever task is asked about.
+pub(crate) struct Files;
+
+fn root(task: &Task) -> vfs::Result<VfsPath> {
+    Ok(task.fs_context()?.get().root)
 }
 
-impl Files {
-    /// Of `namespace`, which all tasks are in.
-    pub(crate) fn new(namespace: Arc<MountNamespace>) -> Self {
-        Self { namespace }
-    }
-
-    fn root(task: &Task) -> vfs::Result<VfsPath> {
-        Ok(task.fs_context()?.get().root)
-    }
+/// The mounts a task sees, and the paths that they have for it; those it cannot reach are not shown.
+fn mounts(task: &Task) -> vfs::Result<Vec<(Arc<Mount>, String)>> {
+    let context = task.fs_context()?.get();
+    let shown = |mount: Arc<Mount>| {
+        let (path, reachable) = VfsPath::root_of(&mount).components(&context.root);
+        reachable.then(|| (mount, String::from_utf8_lossy(&path).into_owned()))
+    };
+    Ok(context.mounts.mounts().into_iter().filter_map(shown).collect())
 }
 
 fn open(task: &Task, fd: i32) -> vfs::Result<Arc<OpenFile>> {
@@ -35,14 +36,15 @@ fn link_to(path: &VfsPath, root: &VfsPath) -> LinkFacts {
 
 impl FileView for Files {
     fn link(&self, task: &Task, which: Which) -> vfs::Result<LinkFacts> {
-        let root = Self::root(task)?;
+        let root = root(task)?;
         match which {
             Which::Cwd => Ok(link_to(&task.fs_context()?.get().cwd, &root)),
             Which::Root => Ok(link_to(&root, &root)),
             Which::Fd(fd) => Ok(link_to(open(task, fd)?.path(), &root)),
             Which::Exe => Ok(link_to(&task.exe().ok_or(Errno::ENOENT)?, &root)),
             Which::Namespace(name) => {
-                Ok(LinkFacts { path: format!("{name}:[1]").into_bytes(), object: None })
+                let (path, object) = syscalls::nsfiles::link(task, name)?;
+                Ok(LinkFacts { path, object: Some(Arc::new(object)) })
             }
         }
     }
@@ -63,15 +65,13 @@ impl FileView for Files {
     }
 
     fn mounts(&self, task: &Task) -> vfs::Result<Vec<u8>> {
-        let root = Self::root(task)?;
         let mut text = String::new();
-        for mount in self.namespace.mounts() {
-            let at = VfsPath::root_of(&mount).display(&root);
+        for (mount, at) in mounts(task)? {
             let _ = writeln!(
                 text,
                 "{} {} {} {} 0 0",
                 mount.source(),
-                String::from_utf8_lossy(&at),
+                at,
                 mount.fs().type_name(),
                 options(&mount)
             );
@@ -80,10 +80,8 @@ impl FileView for Files {
     }
 
     fn mountinfo(&self, task: &Task) -> vfs::Result<Vec<u8>> {
-        let root = Self::root(task)?;
         let mut text = String::new();
-        for mount in self.namespace.mounts() {
-            let at = VfsPath::root_of(&mount).display(&root);
+        for (mount, at) in mounts(task)? {
             let parent = mount.point().map_or(0, |point| point.mount.id());
             let dev = mount.fs().dev();
             let _ = writeln!(
@@ -92,7 +90,7 @@ impl FileView for Files {
                 mount.id(),
                 abi::fs::dev_major(dev),
                 abi::fs::dev_minor(dev),
-                String::from_utf8_lossy(&at),
+                at,
                 options(&mount),
                 mount.fs().type_name(),
                 mount.source(),

@@ -105,7 +105,7 @@ impl Guest for Processes {
         let starter = &self.starter;
         let start = || {
             let standard = Standard::new(&process, stdio, &starter.devpts)?;
-            starter.start(starter.prepare(&process, standard)?, false)
+            starter.start(starter.prepare(&process, standard)?)
         };
         start().map(|group| group.tgid().unsigned_abs()).map_err(|error: crate::BootError| error.to_string())
     }

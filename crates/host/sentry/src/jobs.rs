@@ -81,6 +81,17 @@ impl JobControl for Jobs {
         kernel.processes().iter().any(member)
     }
 
+    fn number(&self, cx: &FileContext<'_>, id: i32) -> i32 {
+        self.task(cx).map_or(id, |task| task.group().pid_ns().number(id))
+    }
+
+    fn id(&self, cx: &FileContext<'_>, number: i32) -> Option<i32> {
+        match self.task(cx) {
+            Some(task) => task.group().pid_ns().id(number),
+            None => Some(number),
+        }
+    }
+
     fn signal_group(&self, group: i32, signal: Signal) {
         if let Some(kernel) = self.kernel() {
             kernel.signal_pgrp(group, signal);

@@ -78,7 +78,7 @@ pub(crate) struct Prepared {
 impl Starter {
     /// Does everything that can fail for reasons a caller can mend.
     pub(crate) fn prepare(&self, process: &Process, standard: Standard) -> Result<Prepared, BootError> {
-        let mut context = FsContext::new(self.namespace.root());
+        let mut context = FsContext::new(&self.namespace);
         context.umask = process.umask;
         let cred = Arc::new(credentials(process));
         enter(&mut context, process, &cred)?;
@@ -107,13 +107,13 @@ impl Starter {
             limits,
             name: loaded.command.clone(),
             exe: Some(exe),
-            init: false,
+            pid_ns: Arc::clone(self.kernel.pid_ns()),
         };
         Ok(Prepared { first, console })
     }
 
-    /// Starts it, as the container's first process when `init` says so.
-    pub(crate) fn start(&self, prepared: Prepared, init: bool) -> Result<Arc<ThreadGroup>, BootError> {
+    /// Starts it.
+    pub(crate) fn start(&self, prepared: Prepared) -> Result<Arc<ThreadGroup>, BootError> {
         let Prepared { first, console } = prepared;
         let cred = Arc::clone(&first.cred);
         let ready = |task: &Arc<Task>| {
@@ -124,7 +124,7 @@ impl Starter {
                 tracing::warn!(%errno, "the first process has no controlling terminal");
             }
         };
-        self.kernel.start_process(FirstProcess { init, ..first }, ready).map_err(BootError::Start)
+        self.kernel.start_process(first, ready).map_err(BootError::Start)
     }
 
     /// Finds the program as `execvp(3)` does, and loads it.

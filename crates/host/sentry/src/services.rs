@@ -1,13 +1,13 @@
 //! What the system calls of this sandbox need beside its kernel.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use abi::Errno;
 use abi::fs::{FileType, OpenFlags, make_dev};
 use anonfs::AnonFs;
 use devfs::Randomness;
+use kernel::Task;
 use ktime::HostClock;
 use loader::CpuFacts;
 use mm::Memfds;
@@ -15,10 +15,10 @@ use nix::time::ClockId;
 use socket::inet::Network;
 use syscalls::services::{FileSystemTypes, Machine, Parts, Services};
 use tmpfs::TmpFs;
-use vfs::{Attr, DeviceOpener, File, FileContext, FileSystem, MountNamespace, VfsPath};
+use vfs::{Attr, DeviceOpener, File, FileContext, FileSystem, VfsPath};
 
 use crate::memory::HostMemory;
-use crate::tree;
+use crate::tree::Materials;
 
 /// Opens the memory devices by number, for nodes that `mknod(2)` made.
 struct Devices {
@@ -40,36 +40,34 @@ impl DeviceOpener for Devices {
     }
 }
 
-/// What `mount(2)` can make: tmpfs.
-#[derive(Default)]
-struct Types {
-    made: AtomicU32,
-}
+/// What `mount(2)` can make.
+struct Types(Arc<Materials>);
 
 impl FileSystemTypes for Types {
-    fn make(&self, name: &[u8], options: &[u8]) -> vfs::Result<Arc<dyn FileSystem>> {
-        if !matches!(name, b"tmpfs" | b"ramfs") {
-            return Err(Errno::ENODEV);
-        }
-        // Apart from the device numbers of the container's own mounts.
-        let dev = make_dev(0, 4096 + self.made.fetch_add(1, Ordering::Relaxed));
+    fn make(&self, task: &Task, name: &[u8], options: &[u8]) -> vfs::Result<Arc<dyn FileSystem>> {
         let options = String::from_utf8_lossy(options);
         let options: Vec<String> = options.split(',').map(str::to_owned).collect();
-        Ok(TmpFs::new(tree::tmpfs_options(dev, &options), Arc::new(HostMemory)))
+        match name {
+            b"proc" => Ok(self.0.proc(&task.children_pid_ns())?),
+            b"sysfs" => Ok(self.0.sys()),
+            b"mqueue" => Ok(self.0.tmpfs(&options)),
+            b"devpts" => Ok(self.0.devpts()),
+            b"tmpfs" | b"ramfs" => Ok(self.0.tmpfs(&options)),
+            _ => Err(Errno::ENODEV),
+        }
     }
 }
 
 /// Puts them together.
 pub(crate) fn services(
-    mounts: Arc<MountNamespace>,
+    materials: &Arc<Materials>,
     random: Arc<dyn Randomness>,
     cpu: CpuFacts,
     machine: Machine,
     network: Arc<Network>,
 ) -> Services {
     Services::new(Parts {
-        mounts,
-        file_systems: Arc::new(Types::default()),
+        file_systems: Arc::new(Types(Arc::clone(materials))),
         devices: Arc::new(Devices { random: Arc::clone(&random) }),
         shared_memory: Memfds::new(),
         random,

@@ -1,6 +1,7 @@
 //! Puts the kernel together and runs the container's first process.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use abi::Errno;
@@ -23,7 +24,7 @@ use crate::platforms::{self, Chosen, Paths};
 use crate::process::{Standard, Starter};
 use crate::random::HostRandom;
 use crate::services::services;
-use crate::tree::{self, Materials};
+use crate::tree::{self, Materials, Own};
 use crate::watch::Watcher;
 use crate::{BootError, Confinement, Inherited, seccomp};
 
@@ -84,24 +85,24 @@ pub fn run(
     let devpts = Devpts::new(jobs.clone());
     let standard = Standard::new(&config.process, inherited.stdio, &devpts)?;
     let network = Network::loopback();
-    let materials = Materials {
-        gofer,
+    let materials = Arc::new(Materials {
         network: Arc::clone(&network),
-        kernel: &kernel,
+        kernel: Arc::clone(&kernel),
         jobs: jobs.clone(),
         devpts: Arc::clone(&devpts),
-        console: standard.console(),
         random: early.random.clone(),
         cpu: early.model.clone(),
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
         memory: config.resources.memory.map_or(early.memory, |memory| memory.min(early.memory)),
         now: now(),
-    };
-    let (namespace, _) = tree::build(config, &materials)?;
+        devices: AtomicU32::new(0),
+    });
+    let own = Own { gofer, console: standard.console(), pid_ns: Arc::clone(kernel.pid_ns()) };
+    let (namespace, _) = tree::build(config, &materials, &own)?;
     let machine = Machine { cpus: materials.cpus, memory: materials.memory };
     let connector = Connector::new(Arc::clone(&network), early.random.clone());
     let connector = connector.map_err(|source| BootError::Host { doing: "making an eventfd", source })?;
-    syscalls.provide(services(Arc::clone(&namespace), early.random.clone(), early.cpu, machine, network));
+    syscalls.provide(services(&materials, early.random.clone(), early.cpu, machine, network));
     let random = early.random.clone();
     let watcher = Watcher::start()
         .map_err(|source| BootError::Host { doing: "starting the watch over host descriptors", source })?;
@@ -119,7 +120,7 @@ pub fn run(
             return Ok(status);
         }
     }
-    let group = starter.start(prepared, true)?;
+    let group = starter.start(prepared)?;
     let status = guest::wait(&starter.kernel, group.tgid()).ok_or(BootError::Start(Errno::ECHILD))?;
     if let Some(control) = &control {
         control.ended(status);

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use abi::Errno;
 use abi::fs::{FileType, Permissions};
@@ -11,7 +12,7 @@ use devfs::devices::{DevConfig, dev_tree};
 use devfs::job::JobControl;
 use devfs::{Devpts, Randomness, Tty};
 use goferfs::{Client, GoferFs, MountOptions, SocketTransport, Transport};
-use kernel::Kernel;
+use kernel::{Kernel, PidNamespace};
 use kernfs::{FsInfo, KernFs, Spec, StaticDir};
 use overlayfs::{Layers, OverlayFs};
 use procfs::view::{KernelView, Machine};
@@ -29,18 +30,14 @@ use crate::boot::{BootConfig, Mount as MountConfig, Overlay, Source};
 use crate::files::Files;
 use crate::memory::HostMemory;
 
-/// What mounts are made from.
-pub(crate) struct Materials<'a> {
-    /// Connections to the Gofer.
-    pub(crate) gofer: Arc<Client>,
+/// What the mounts of all containers are made from.
+pub(crate) struct Materials {
     /// The kernel `/proc` shows.
-    pub(crate) kernel: &'a Arc<Kernel>,
+    pub(crate) kernel: Arc<Kernel>,
     /// Sessions and groups, for terminals.
     pub(crate) jobs: Arc<dyn JobControl>,
     /// The terminals there are.
     pub(crate) devpts: Arc<Devpts>,
-    /// `/dev/console`, when the container has a terminal.
-    pub(crate) console: Option<Arc<Tty>>,
     /// Random bytes for `/dev`.
     pub(crate) random: Arc<dyn Randomness>,
     /// The processors' model.
@@ -53,22 +50,34 @@ pub(crate) struct Materials<'a> {
     pub(crate) now: Timespec,
     /// The network, for `/proc/net`.
     pub(crate) network: Arc<Network>,
+    /// Device numbers given out.
+    pub(crate) devices: AtomicU32,
+}
+
+/// What those of one container are made from beside them.
+pub(crate) struct Own {
+    /// Connections to its Gofer.
+    pub(crate) gofer: Arc<Client>,
+    /// `/dev/console`, when the container has a terminal.
+    pub(crate) console: Option<Arc<Tty>>,
+    /// Whom its `/proc` shows.
+    pub(crate) pid_ns: Arc<PidNamespace>,
 }
 
 /// Builds the tree and returns it with the context of the first process.
 pub(crate) fn build(
     config: &BootConfig,
-    materials: &Materials<'_>,
+    materials: &Materials,
+    own: &Own,
 ) -> Result<(Arc<MountNamespace>, FsContext), BootError> {
     let mut mounts = config.mounts.iter();
     let root = mounts.next().filter(|root| root.target == "/").ok_or(BootError::NoRoot)?;
-    let mut builder = Builder { config, materials, devices: 16, namespace: None };
+    let builder = Builder { materials, own };
     let fs = builder.overlaid(root)?;
     // Read-only once everything has its place.
     let root_mount = Mount::new(fs, "root", flags(root) - MountFlags::RDONLY);
     let namespace = MountNamespace::new(Arc::clone(&root_mount));
-    builder.namespace = Some(Arc::clone(&namespace));
-    let context = FsContext::new(namespace.root());
+    let context = FsContext::new(&namespace);
     for mount in mounts {
         let fail = |errno| BootError::Mount { target: mount.target.clone(), errno };
         let fs = builder.overlaid(mount)?;
@@ -121,21 +130,19 @@ fn place(context: &FsContext, target: &[u8], kind: FileType) -> vfs::Result<VfsP
 
 /// Makes file systems, each with a device number of its own.
 struct Builder<'a> {
-    config: &'a BootConfig,
-    materials: &'a Materials<'a>,
-    devices: u32,
-    namespace: Option<Arc<MountNamespace>>,
+    materials: &'a Materials,
+    own: &'a Own,
 }
 
 impl Builder<'_> {
     /// What is mounted, under a tmpfs that takes the writes when the configuration says so.
-    fn overlaid(&mut self, mount: &MountConfig) -> Result<Arc<dyn FileSystem>, BootError> {
+    fn overlaid(&self, mount: &MountConfig) -> Result<Arc<dyn FileSystem>, BootError> {
         let lower = self.file_system(mount)?;
         if mount.overlay == Overlay::None {
             return Ok(lower);
         }
         let fail = |errno| BootError::Mount { target: mount.target.clone(), errno };
-        let mut options = tmpfs_options(self.device(), &mount.options);
+        let mut options = tmpfs_options(self.materials.device(), &mount.options);
         if !mount.options.iter().any(|option| option.starts_with("size=")) {
             // What is written stays in memory: that is the limit.
             options.size = options.size.max(self.materials.memory);
@@ -143,91 +150,100 @@ impl Builder<'_> {
         }
         let upper = TmpFs::new(options, Arc::new(HostMemory));
         let layers = Layers::over(upper.as_ref(), vec![lower.root()]).map_err(fail)?;
-        Ok(OverlayFs::new(self.device(), layers).map_err(fail)?)
+        Ok(OverlayFs::new(self.materials.device(), layers).map_err(fail)?)
     }
 
-    fn device(&mut self) -> u64 {
-        self.devices += 1;
-        abi::fs::make_dev(0, self.devices)
-    }
-
-    fn file_system(&mut self, mount: &MountConfig) -> Result<Arc<dyn FileSystem>, BootError> {
-        let dev = self.device();
+    fn file_system(&self, mount: &MountConfig) -> Result<Arc<dyn FileSystem>, BootError> {
         let fail = |errno| BootError::Mount { target: mount.target.clone(), errno };
         match &mount.source {
             Source::Gofer(attachment) => {
+                let dev = self.materials.device();
                 let options = MountOptions { attachment: *attachment, dev, exclusive: !mount.shared };
-                let fs = GoferFs::mount(Arc::clone(&self.materials.gofer), options).map_err(fail)?;
+                let fs = GoferFs::mount(Arc::clone(&self.own.gofer), options).map_err(fail)?;
                 Ok(fs)
             }
-            Source::Kernel(name) => self.pseudo(name, dev, mount).map_err(fail),
+            Source::Kernel(name) => self.pseudo(name, mount).map_err(fail),
         }
     }
 
-    fn pseudo(&self, name: &str, dev: u64, mount: &MountConfig) -> vfs::Result<Arc<dyn FileSystem>> {
-        let now = self.materials.now;
+    fn pseudo(&self, name: &str, mount: &MountConfig) -> vfs::Result<Arc<dyn FileSystem>> {
         Ok(match name {
-            "proc" => self.proc(dev)?,
-            "sysfs" => {
-                let interfaces = Arc::new(Vec::new);
-                let (cpus, memory) = (self.materials.cpus, self.materials.memory);
-                sysfs::mount(dev, now, &SysConfig { cpus, memory, interfaces })
-            }
-            "devtmpfs" => self.dev(dev),
+            "proc" => self.materials.proc(&self.own.pid_ns)?,
+            "sysfs" => self.materials.sys(),
+            "devtmpfs" => self.dev(),
             // Engines mount a tmpfs at /dev and fill it; there is nobody to fill it here.
-            "tmpfs" if mount.target == "/dev" => self.dev(dev),
-            "devpts" => self.materials.devpts.mount(dev, now),
-            "tmpfs" | "mqueue" | "cgroup" | "cgroup2" => {
-                TmpFs::new(tmpfs_options(dev, &mount.options), Arc::new(HostMemory))
-            }
+            "tmpfs" if mount.target == "/dev" => self.dev(),
+            "devpts" => self.materials.devpts(),
+            "tmpfs" | "mqueue" | "cgroup" | "cgroup2" => self.materials.tmpfs(&mount.options),
             _ => return Err(Errno::ENODEV),
         })
     }
 
-    fn dev(&self, dev: u64) -> Arc<KernFs> {
+    fn dev(&self) -> Arc<KernFs> {
         let config = DevConfig {
             random: Arc::clone(&self.materials.random),
             jobs: Arc::clone(&self.materials.jobs),
             devpts: Arc::clone(&self.materials.devpts),
-            console: self.materials.console.clone(),
+            console: self.own.console.clone(),
         };
         let info = FsInfo {
             type_name: "devtmpfs",
             magic: i64::from(abi::raw::general::TMPFS_MAGIC),
-            dev,
+            dev: self.materials.device(),
             now: self.materials.now,
             stable: true,
         };
         KernFs::new(info, dev_tree(&config).spec())
     }
+}
 
-    fn proc(&self, dev: u64) -> vfs::Result<Arc<KernFs>> {
-        let namespace = self.namespace.clone().ok_or(Errno::EINVAL)?;
+impl Materials {
+    fn device(&self) -> u64 {
+        abi::fs::make_dev(0, 16 + self.devices.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A tmpfs with the options of `mount(2)`.
+    pub(crate) fn tmpfs(&self, options: &[String]) -> Arc<dyn FileSystem> {
+        TmpFs::new(tmpfs_options(self.device(), options), Arc::new(HostMemory))
+    }
+
+    /// The terminals once more: there is one set of them.
+    pub(crate) fn devpts(&self) -> Arc<dyn FileSystem> {
+        self.devpts.mount(self.device(), self.now)
+    }
+
+    /// A `/sys`.
+    pub(crate) fn sys(&self) -> Arc<dyn FileSystem> {
+        let interfaces = Arc::new(Vec::new);
+        sysfs::mount(self.device(), self.now, &SysConfig { cpus: self.cpus, memory: self.memory, interfaces })
+    }
+
+    /// A `/proc` as it is seen from `pid_ns`.
+    pub(crate) fn proc(&self, pid_ns: &Arc<PidNamespace>) -> vfs::Result<Arc<KernFs>> {
         let machine = Machine {
-            cpus: self.materials.cpus,
-            memory: self.materials.memory,
-            boot_time: self.materials.now.sec,
-            hostname: self.config.hostname.clone().into_bytes(),
+            cpus: self.cpus,
+            memory: self.memory,
+            boot_time: self.now.sec,
+            hostname: self.kernel.uts().hostname(),
         };
-        let view =
-            KernelView::new(Arc::clone(self.materials.kernel), Arc::new(Files::new(namespace)), machine);
+        let view = KernelView::new(Arc::clone(&self.kernel), Arc::clone(pid_ns), Arc::new(Files), machine);
         let config = ProcConfig {
             processes: Arc::new(view),
-            net: Some(net(&self.materials.network)),
+            net: Some(net(&self.network)),
             release: syscalls::RELEASE.to_owned(),
             version: "#1 SMP".to_owned(),
             filesystems: vec!["proc", "sysfs", "tmpfs", "devtmpfs", "devpts", "overlay"],
-            cpu: self.materials.cpu.clone(),
+            cpu: self.cpu.clone(),
             boot_id: self.boot_id()?,
-            min_address: self.materials.kernel.platform().features().min_address,
+            min_address: self.kernel.platform().features().min_address,
         };
-        Ok(procfs::mount(dev, self.materials.now, config))
+        Ok(procfs::mount(self.device(), self.now, config))
     }
 
     /// A random UUID (RFC 9562, version 4).
     fn boot_id(&self) -> vfs::Result<String> {
         let mut bytes = [0u8; 16];
-        self.materials.random.fill(&mut bytes)?;
+        self.random.fill(&mut bytes)?;
         let value = u128::from_be_bytes(bytes);
         let value = (value & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
         let hex = format!("{value:032x}");

@@ -14,6 +14,7 @@ use sync::wait::{Parker, Wake};
 
 use crate::group::ThreadGroup;
 use crate::kernel::Kernel;
+use crate::pidns::PidNamespace;
 use crate::task::{Task, TaskSeed};
 
 /// What the caller asked for, parsed.
@@ -55,8 +56,9 @@ impl CloneRequest {
         {
             return Err(Errno::EINVAL);
         }
-        // Namespaces other than the first are not made yet: as a kernel built without them says.
-        if f.intersects(CloneFlags::NAMESPACES) { Err(Errno::EINVAL) } else { Ok(()) }
+        // Others than these are not made yet: as a kernel built without them says.
+        let made = CloneFlags::NEWPID.union(CloneFlags::NEWNS);
+        if f.intersects(CloneFlags::NAMESPACES.difference(made)) { Err(Errno::EINVAL) } else { Ok(()) }
     }
 }
 
@@ -82,7 +84,7 @@ impl Task {
         request.check()?;
         let kernel = Arc::clone(self.kernel());
         let child = self.make_child(&kernel, request)?;
-        let tid = child.tid();
+        let tid = self.group().pid_ns().number(child.tid());
         if let Err(errno) = made(child.group()) {
             kernel.remove_unstarted(&child);
             return Err(errno.into());
@@ -120,11 +122,17 @@ impl Task {
         if !privileged && cred.uid != 0 && kernel.live_tasks() as u64 >= limit {
             return Err(Errno::EAGAIN);
         }
+        let namespace = self.pid_ns_of_child(flags)?;
         let (fds, fs) = (self.fds()?, self.fs()?);
+        let fs = match (flags.contains(CloneFlags::NEWNS), flags.contains(CloneFlags::FS)) {
+            (true, _) => fs.fork_apart(),
+            (false, true) => fs,
+            (false, false) => fs.fork(),
+        };
         let seed = TaskSeed {
             mm: self.mm(),
             fds: if flags.contains(CloneFlags::FILES) { fds } else { fds.fork() },
-            fs: if flags.contains(CloneFlags::FS) { fs } else { fs.fork() },
+            fs,
             cred,
             name: self.name(),
             exe: self.exe(),
@@ -136,10 +144,10 @@ impl Task {
         if self.must_exit() {
             return Err(Errno::EAGAIN);
         }
-        let tid = table.allocate(kernel.max_tasks()).ok_or(Errno::EAGAIN)?;
         let own = table.groups.get(&self.tgid()).ok_or(Errno::EAGAIN)?;
         let (pgrp, session, own_parent) = (own.pgrp, own.session, own.parent);
         let own_signal = own.exit_signal;
+        let tid = table.allocate_in(kernel.max_tasks(), &namespace)?;
         let child = if flags.contains(CloneFlags::THREAD) {
             let child = Self::new(kernel, self.group(), tid, seed);
             table.tasks.insert(tid, Arc::clone(&child));
@@ -148,7 +156,11 @@ impl Task {
             }
             child
         } else {
-            let group = ThreadGroup::with_actions(tid, group_actions, self.group().limits());
+            let group =
+                ThreadGroup::with_actions(tid, Arc::clone(&namespace), group_actions, self.group().limits());
+            if namespace.init() == 0 {
+                namespace.set_init(tid);
+            }
             group.set_terminal(self.group().terminal());
             group.set_dumpable(self.group().is_dumpable());
             group.set_huge_pages(self.group().huge_pages());
@@ -169,6 +181,28 @@ impl Task {
             child.group().watch_processor_time(kernel);
         }
         Ok(child)
+    }
+
+    /// Where a child goes. `EPERM` without the capability, `EINVAL` for a thread of another namespace than its
+    /// process's, and for a sibling of a first process.
+    fn pid_ns_of_child(&self, flags: CloneFlags) -> Result<Arc<PidNamespace>, Errno> {
+        let namespace = self.children_pid_ns();
+        let elsewhere = !Arc::ptr_eq(&namespace, self.group().pid_ns());
+        let new = flags.contains(CloneFlags::NEWPID);
+        if (flags.contains(CloneFlags::THREAD) && (new || elsewhere))
+            || (flags.contains(CloneFlags::PARENT) && self.group().is_init())
+        {
+            return Err(Errno::EINVAL);
+        }
+        if flags.intersects(CloneFlags::NAMESPACES) && !self.cred().capable(CapSet::SYS_ADMIN) {
+            return Err(Errno::EPERM);
+        }
+        match new {
+            // As Linux: what was unshared and not entered yet is in the way.
+            true if elsewhere => Err(Errno::EINVAL),
+            true => PidNamespace::below(&namespace),
+            false => Ok(namespace),
+        }
     }
 
     fn child_actions(&self, flags: CloneFlags) -> crate::group::SharedActions {
@@ -232,7 +266,7 @@ impl Task {
         let mem = self.mm();
         let old = if sets { mem.load(at).ok() } else { None };
         if sets {
-            let _ = mem.store(at, &child.tid());
+            let _ = mem.store(at, &child.number());
         }
         let started = if flags.contains(CloneFlags::THREAD) {
             thread.clone_thread(new).map(|handle| child.adopt(handle))
@@ -289,6 +323,7 @@ impl Kernel {
                 table.forget(tgid);
             } else {
                 table.tasks.remove(&tid);
+                table.release(tid);
                 if let Some(node) = table.groups.get_mut(&tgid) {
                     node.members.retain(|member| *member != tid);
                 }

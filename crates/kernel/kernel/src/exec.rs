@@ -97,6 +97,7 @@ impl Task {
         let (tid, tgid) = (self.tid(), self.tgid());
         if tid != tgid {
             table.tasks.remove(&tid);
+            table.release(tid);
             table.tasks.insert(tgid, Arc::clone(self));
             if let Some(node) = table.groups.get_mut(&tgid) {
                 node.members = vec![tgid];

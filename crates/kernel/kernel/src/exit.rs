@@ -8,7 +8,9 @@ use abi::process::WaitStatus;
 use abi::signal::{SI_KERNEL, SigInfo, SigSet, Signal};
 use guestmem::{MemExt, UserAddr, UserMem, UserPtr};
 use platform::Resume;
+use sync::wait::Parker;
 
+use crate::group::ThreadGroup;
 use crate::kernel::Kernel;
 use crate::task::Task;
 
@@ -147,7 +149,7 @@ impl Task {
         let Ok(mut value) = mem.load(UserPtr::<u32>::new(at)) else { return };
         // Another thread may change it under us, but not for ever.
         for _ in 0..64 {
-            if value & FUTEX_TID_MASK != self.tid() as u32 {
+            if value & FUTEX_TID_MASK != self.number() as u32 {
                 return;
             }
             let dead = (value & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
@@ -178,6 +180,9 @@ impl Kernel {
                 node.uid = task.cred().uid;
             }
             table.tasks.remove(&tid);
+            if tid != tgid {
+                table.release(tid);
+            }
             last
         };
         self.count_live(-1);
@@ -190,6 +195,9 @@ impl Kernel {
         let used = task.process_usage();
         if let Some(node) = self.table.lock().groups.get_mut(&tgid) {
             node.usage = used;
+        }
+        if group.is_init() && !group.pid_ns().is_first() {
+            self.end_namespace(group);
         }
         // Before the parent hears of the end.
         self.ipc().process_ended(tgid);
@@ -220,13 +228,37 @@ impl Kernel {
     fn end_container(&self, tgid: i32) {
         let others: Vec<_> = {
             let table = self.table.lock();
-            if table.init != tgid {
+            if self.pid_ns().init() != tgid {
                 return;
             }
             table.groups.values().filter(|n| n.zombie.is_none()).map(|n| Arc::clone(&n.group)).collect()
         };
         for group in others {
             self.end_group(&group, WaitStatus::Signaled(Signal::SIGKILL, false));
+        }
+    }
+
+    /// With the first process of a pid namespace all others in it end, and before it.
+    fn end_namespace(&self, init: &Arc<ThreadGroup>) {
+        let namespace = init.pid_ns();
+        namespace.close();
+        let parker = Parker::new();
+        let _waiter = self.ended.register(parker.clone(), PollEvents::IN);
+        loop {
+            let others: Vec<_> = {
+                let table = self.table.lock();
+                let in_it =
+                    |group: &ThreadGroup| group.tgid() != init.tgid() && namespace.number(group.tgid()) != 0;
+                let alive = table.groups.values().filter(|node| node.zombie.is_none());
+                alive.map(|node| &node.group).filter(|group| in_it(group)).map(Arc::clone).collect()
+            };
+            if others.is_empty() {
+                return;
+            }
+            for group in others.iter().filter(|group| !group.is_ending()) {
+                self.end_group(group, WaitStatus::Signaled(Signal::SIGKILL, false));
+            }
+            parker.park(None);
         }
     }
 
@@ -253,7 +285,8 @@ impl Kernel {
         let Some(parent) = parent_group else { return };
         let (code, value) = status.child_code();
         if let Some(signal) = exit_signal {
-            let mut info = SigInfo::child(code, tgid, uid, value, 0, 0);
+            let pid = parent.pid_ns().number(tgid);
+            let mut info = SigInfo::child(code, pid, uid, value, 0, 0);
             info.signo = i32::from(signal.number());
             if !(signal == Signal::SIGCHLD && ignores) {
                 notices.signals.push((Arc::clone(&parent), signal, info));

@@ -244,6 +244,9 @@ impl FsView for NoFiles {
     fn fork(&self) -> Arc<dyn FsView> {
         Arc::new(Self)
     }
+    fn fork_apart(&self) -> Arc<dyn FsView> {
+        Arc::new(Self)
+    }
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
     }
@@ -297,7 +300,7 @@ pub fn boot_with(
         limits: Limits::default(),
         name: b"init".to_vec(),
         exe: None,
-        init: true,
+        pid_ns: Arc::clone(kernel.pid_ns()),
     };
     kernel.start_process(first, |_| {}).expect("there is room");
     let thread = backend.0.lock().unwrap_or_else(PoisonError::into_inner).pop().expect("spawned");

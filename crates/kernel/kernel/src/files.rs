@@ -68,6 +68,10 @@ impl FsView for SharedFs {
         Self::new(self.get())
     }
 
+    fn fork_apart(&self) -> Arc<dyn FsView> {
+        Self::new(self.get().apart())
+    }
+
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
     }

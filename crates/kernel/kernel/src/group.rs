@@ -10,6 +10,7 @@ use signal::{Actions, SignalQueue};
 use sync::wait::WaitQueue;
 use sync::{Mutex, order};
 
+use crate::pidns::PidNamespace;
 use crate::slots::Terminal;
 use crate::timers::Timers;
 
@@ -19,6 +20,9 @@ pub(crate) type SharedActions = Arc<Mutex<order::SignalHandlers, Actions>>;
 /// A process. Its place in the tree is in the kernel's table.
 pub struct ThreadGroup {
     tgid: i32,
+    pid_ns: Arc<PidNamespace>,
+    /// Its number there.
+    number: i32,
     actions: Mutex<order::Leaf, SharedActions>,
     pub(crate) queue: Mutex<order::TaskSignals, SignalQueue>,
     limits: Mutex<order::Leaf, Limits>,
@@ -56,12 +60,20 @@ pub(crate) struct Life {
 
 impl ThreadGroup {
     /// A process that is in no table yet.
-    pub(crate) fn new(tgid: i32, actions: Actions, limits: Limits) -> Arc<Self> {
-        Self::with_actions(tgid, Arc::new(Mutex::new(actions)), limits)
+    pub(crate) fn new(tgid: i32, pid_ns: Arc<PidNamespace>, actions: Actions, limits: Limits) -> Arc<Self> {
+        Self::with_actions(tgid, pid_ns, Arc::new(Mutex::new(actions)), limits)
     }
 
-    pub(crate) fn with_actions(tgid: i32, actions: SharedActions, limits: Limits) -> Arc<Self> {
+    /// As [`new`](Self::new). It has entered `pid_ns` already.
+    pub(crate) fn with_actions(
+        tgid: i32,
+        pid_ns: Arc<PidNamespace>,
+        actions: SharedActions,
+        limits: Limits,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            number: pid_ns.number(tgid),
+            pid_ns,
             tgid,
             actions: Mutex::new(actions),
             queue: Mutex::default(),
@@ -81,6 +93,21 @@ impl ThreadGroup {
     /// Its id.
     pub fn tgid(&self) -> i32 {
         self.tgid
+    }
+
+    /// Its pid namespace, for life.
+    pub fn pid_ns(&self) -> &Arc<PidNamespace> {
+        &self.pid_ns
+    }
+
+    /// Its id as it knows it itself (`getpid(2)`).
+    pub fn number(&self) -> i32 {
+        self.number
+    }
+
+    /// Is it the first process of its pid namespace?
+    pub fn is_init(&self) -> bool {
+        self.pid_ns.init() == self.tgid
     }
 
     /// The actions' lock, as shared with `CLONE_SIGHAND`.

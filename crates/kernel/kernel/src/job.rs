@@ -70,7 +70,8 @@ impl Kernel {
         let quiet = parent.actions().lock().get(Signal::SIGCHLD).flags & SA_NOCLDSTOP != 0;
         if !quiet {
             let (code, value) = status.child_code();
-            let info = SigInfo::child(code, group.tgid(), uid, value, 0, 0);
+            let pid = parent.pid_ns().number(group.tgid());
+            let info = SigInfo::child(code, pid, uid, value, 0, 0);
             let _ = self.send_to_group(&parent, Signal::SIGCHLD, info);
         }
         parent.child_events.notify(PollEvents::IN);
@@ -142,7 +143,8 @@ impl Task {
             return Err(Errno::EPERM);
         }
         if let Some(node) = table.groups.get_mut(&pid) {
-            node.pgrp = pgrp;
+            let old = std::mem::replace(&mut node.pgrp, pgrp);
+            table.release(old);
         }
         Ok(())
     }
@@ -156,8 +158,8 @@ impl Task {
                 return Err(Errno::EPERM);
             }
             let node = table.groups.get_mut(&own).ok_or(Errno::ESRCH)?;
-            node.pgrp = own;
-            node.session = own;
+            let old = [std::mem::replace(&mut node.pgrp, own), std::mem::replace(&mut node.session, own)];
+            old.into_iter().for_each(|id| table.release(id));
         }
         self.group().set_terminal(None);
         Ok(own)

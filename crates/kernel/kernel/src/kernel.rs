@@ -16,6 +16,7 @@ use sync::{Mutex, order};
 use vfs::VfsPath;
 
 use crate::group::ThreadGroup;
+use crate::pidns::PidNamespace;
 use crate::settings::Settings;
 use crate::slots::{FileTable, FsView};
 use crate::table::Table;
@@ -56,8 +57,8 @@ pub struct FirstProcess {
     pub name: Vec<u8>,
     /// Where its program is.
     pub exe: Option<VfsPath>,
-    /// Is it to be process 1, or does it join (`exec` of the runtime)?
-    pub init: bool,
+    /// The pid namespace it is in: its first process when that has none, else it joins (`exec` of the runtime).
+    pub pid_ns: Arc<PidNamespace>,
 }
 
 /// Most tasks there can be.
@@ -69,6 +70,7 @@ pub struct Kernel {
     syscalls: Arc<dyn SyscallTable>,
     started: Instant,
     max_tasks: AtomicUsize,
+    pid_ns: Arc<PidNamespace>,
     pub(crate) table: Mutex<order::Tasks, Table>,
     /// Woken with every process that ends and has no parent to tell.
     pub(crate) ended: WaitQueue,
@@ -87,6 +89,7 @@ impl Kernel {
             syscalls: parts.syscalls,
             started: Instant::now(),
             max_tasks: AtomicUsize::new(parts.max_tasks.clamp(1, MAX_TASKS)),
+            pid_ns: PidNamespace::first(),
             table: Mutex::new(Table::default()),
             ended: WaitQueue::new(),
             live: AtomicI32::new(0),
@@ -95,6 +98,11 @@ impl Kernel {
             uts: Uts::default(),
             ipc: ipc::Namespace::default(),
         })
+    }
+
+    /// The first pid namespace.
+    pub fn pid_ns(&self) -> &Arc<PidNamespace> {
+        &self.pid_ns
     }
 
     /// Host and domain name.
@@ -165,8 +173,9 @@ impl Kernel {
         first: FirstProcess,
         ready: impl FnOnce(&Arc<Task>),
     ) -> Result<Arc<ThreadGroup>, Errno> {
-        let tid = self.table.lock().allocate(self.max_tasks()).ok_or(Errno::EAGAIN)?;
-        let group = ThreadGroup::new(tid, signal::Actions::default(), first.limits);
+        let namespace = first.pid_ns;
+        let tid = self.table.lock().allocate_in(self.max_tasks(), &namespace)?;
+        let group = ThreadGroup::new(tid, Arc::clone(&namespace), signal::Actions::default(), first.limits);
         let seed = TaskSeed {
             mm: Arc::clone(&first.mm),
             fds: first.fds,
@@ -179,8 +188,8 @@ impl Kernel {
         let task = Task::new(self, &group, tid, seed);
         {
             let mut table = self.table.lock();
-            if first.init || !table.groups.contains_key(&1) {
-                table.init = tid;
+            if namespace.init() == 0 {
+                namespace.set_init(tid);
             }
             table.add_process(&group, &task, 0, tid, tid, None);
         }

@@ -5,6 +5,7 @@
 //! - [`task`]: [`Task`], a guest thread; how it blocks.
 //! - [`group`]: [`ThreadGroup`], a process.
 //! - [`trap`]: the life of a trap: dispatch, signals, resumption.
+//! - [`pidns`]: namespaces of process ids below the first.
 //! - [`send`] and [`deliver`]: signals on their way in and out.
 //! - [`files`]: the tables of `vfs` behind [`slots`].
 //! - [`seccomp`]: the guest's own filters.
@@ -12,7 +13,7 @@
 //! - [`timers`]: timers that send signals.
 //! - [`clone`](mod@clone), [`exec`], [`exit`], [`wait`], [`job`]: the calls of those names.
 //!
-//! Not here yet: pid namespaces below the first, ptrace, core dumps.
+//! Not here yet: ptrace, core dumps.
 #![forbid(unsafe_code)]
 
 pub mod clone;
@@ -26,6 +27,7 @@ pub mod files;
 pub mod group;
 pub mod job;
 pub mod kernel;
+pub mod pidns;
 mod retarget;
 pub mod seccomp;
 pub mod send;
@@ -45,6 +47,7 @@ pub use exec::NewProgram;
 pub use files::SharedFs;
 pub use group::ThreadGroup;
 pub use kernel::{FirstProcess, Kernel, Parts, SyscallTable};
+pub use pidns::PidNamespace;
 pub use seccomp::{FilterError, FilterScope, SeccompMode};
 pub use settings::{Scheduling, Settings};
 pub use slots::{FileTable, FsView, Terminal};

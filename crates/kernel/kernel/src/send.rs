@@ -17,13 +17,13 @@ use crate::kernel::Kernel;
 use crate::task::{BlockError, Task};
 
 impl Kernel {
-    /// Is `signal` without effect on the container's first process, which has not asked for it? From outside
-    /// (no pid) only those reach it that no process can refuse (`pid_namespaces(7)`).
+    /// Is `signal` without effect on the first process of a pid namespace, which has not asked for it? From outside
+    /// (no pid there) only those reach it that no process can refuse (`pid_namespaces(7)`).
     pub(crate) fn shields(&self, group: &ThreadGroup, signal: Signal, info: &SigInfo) -> bool {
         // Faults have a positive code, and the kernel's own are SI_KERNEL.
         info.code <= 0
             && signal != Signal::SIGSYS
-            && self.table.lock().init == group.tgid()
+            && group.is_init()
             && (info.pid() != 0 || !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP))
     }
 
@@ -97,7 +97,7 @@ impl Kernel {
         }
     }
 
-    /// `kill(2)` with all its meanings of `pid`; signal 0 only checks.
+    /// `kill(2)` with all its meanings of `pid`, which is a kernel-wide id; signal 0 only checks.
     pub fn kill(&self, sender: &Task, pid: i32, signal: Option<Signal>) -> Result<(), Errno> {
         let targets = self.kill_targets(sender, pid)?;
         let cred = sender.cred();
@@ -110,7 +110,8 @@ impl Kernel {
             }
             done = true;
             if let Some(signal) = signal {
-                let info = SigInfo::from_sender(signal, SI_USER, sender.tgid(), cred.uid);
+                let pid = group.pid_ns().number(sender.tgid());
+                let info = SigInfo::from_sender(signal, SI_USER, pid, cred.uid);
                 let sent = self.send_to_group(&group, signal, info);
                 if !broadcast {
                     sent?;
@@ -125,6 +126,7 @@ impl Kernel {
     }
 
     fn kill_targets(&self, sender: &Task, pid: i32) -> Result<Vec<Arc<ThreadGroup>>, Errno> {
+        let namespace = sender.group().pid_ns();
         let table = self.table.lock();
         Ok(match pid {
             1.. => {
@@ -139,7 +141,10 @@ impl Kernel {
                 .groups
                 .values()
                 .map(|node| &node.group)
-                .filter(|group| group.tgid() != table.init && group.tgid() != sender.tgid())
+                .filter(|group| {
+                    let known = namespace.number(group.tgid()) != 0;
+                    known && group.tgid() != namespace.init() && group.tgid() != sender.tgid()
+                })
                 .cloned()
                 .collect(),
             _ => table.in_pgrp(pid.checked_neg().ok_or(Errno::ESRCH)?),
@@ -183,7 +188,8 @@ impl Kernel {
             return Err(Errno::EPERM);
         }
         let Some(signal) = signal else { return Ok(()) };
-        self.send_to_task(&task, signal, SigInfo::from_sender(signal, SI_TKILL, sender.tgid(), cred.uid))
+        let pid = task.group().pid_ns().number(sender.tgid());
+        self.send_to_task(&task, signal, SigInfo::from_sender(signal, SI_TKILL, pid, cred.uid))
     }
 
     /// `rt_sigqueueinfo(2)` and, with `tgid`, `rt_tgsigqueueinfo(2)`. `EPERM` when the record claims to
@@ -208,7 +214,11 @@ impl Kernel {
             return Err(Errno::EPERM);
         }
         let Some(signal) = signal else { return Ok(()) };
-        let info = SigInfo { signo: i32::from(signal.number()), ..info };
+        let mut info = SigInfo { signo: i32::from(signal.number()), ..info };
+        if group.pid_ns().number(sender.tgid()) == 0 {
+            // Nobody there knows the sender.
+            info.put(0, &0i32.to_le_bytes());
+        }
         match task {
             Some(task) => self.send_to_task(&task, signal, info),
             None => self.send_to_group(&group, signal, info),

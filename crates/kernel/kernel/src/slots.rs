@@ -23,6 +23,8 @@ pub trait FileTable: Send + Sync + Any {
 pub trait FsView: Send + Sync + Any {
     /// A copy, for a clone without `CLONE_FS`.
     fn fork(&self) -> Arc<dyn FsView>;
+    /// A copy in a mount namespace of its own (`CLONE_NEWNS`).
+    fn fork_apart(&self) -> Arc<dyn FsView>;
     /// For downcasts.
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use abi::Errno;
 use abi::process::{Rusage, WaitStatus};
 use abi::signal::Signal;
 
 use crate::group::ThreadGroup;
+use crate::pidns::PidNamespace;
 use crate::task::Task;
 
 /// First id used again after the highest: as Linux, low ids stay with what started first.
@@ -47,8 +49,8 @@ pub(crate) struct Node {
 pub(crate) struct Table {
     pub(crate) tasks: HashMap<i32, Arc<Task>>,
     pub(crate) groups: BTreeMap<i32, Node>,
-    /// The process that adopts orphans.
-    pub(crate) init: i32,
+    /// Who has numbers in a pid namespace below the first, and which.
+    nested: HashMap<i32, Arc<PidNamespace>>,
     last: i32,
 }
 
@@ -68,6 +70,26 @@ impl Table {
             }
         }
         None
+    }
+
+    /// A fresh id with numbers in `namespace` and those above. `EAGAIN` when `max` are in use.
+    pub(crate) fn allocate_in(&mut self, max: usize, namespace: &Arc<PidNamespace>) -> Result<i32, Errno> {
+        let id = self.allocate(max).ok_or(Errno::EAGAIN)?;
+        if !namespace.is_first() {
+            namespace.enter(id)?;
+            self.nested.insert(id, Arc::clone(namespace));
+        }
+        Ok(id)
+    }
+
+    /// Gives up the numbers of an id, unless it is still somebody's, or a process group's or session's.
+    pub(crate) fn release(&mut self, id: i32) {
+        if self.nested.is_empty() || self.in_use(id) {
+            return;
+        }
+        if let Some(namespace) = self.nested.remove(&id) {
+            namespace.leave(id);
+        }
     }
 
     /// Is it the id of a task, a process, or of a process group or session that still has members?
@@ -114,10 +136,12 @@ impl Table {
     /// Removes a process altogether.
     pub(crate) fn forget(&mut self, tgid: i32) {
         self.tasks.remove(&tgid);
-        if let Some(node) = self.groups.remove(&tgid)
-            && let Some(parent) = self.groups.get_mut(&node.parent)
-        {
+        let Some(node) = self.groups.remove(&tgid) else { return self.release(tgid) };
+        if let Some(parent) = self.groups.get_mut(&node.parent) {
             parent.children.remove(&tgid);
+        }
+        for id in [tgid, node.pgrp, node.session] {
+            self.release(id);
         }
     }
 
@@ -127,18 +151,22 @@ impl Table {
         ids.iter().filter_map(|id| self.tasks.get(id).cloned()).collect()
     }
 
-    /// Who adopts the children of `tgid`: the nearest living subreaper above it, else init, else nobody.
+    /// Who adopts the children of `tgid`: the nearest living subreaper above it in its pid namespace, else the
+    /// first process of that, else nobody.
     pub(crate) fn adopter(&self, tgid: i32) -> i32 {
-        let mut at = self.groups.get(&tgid).map_or(0, |node| node.parent);
+        let Some(own) = self.groups.get(&tgid) else { return 0 };
+        let namespace = own.group.pid_ns();
+        let mut at = own.parent;
         // The tree is no deeper than it has nodes.
         for _ in 0..self.groups.len() {
             match self.groups.get(&at) {
+                Some(node) if !Arc::ptr_eq(node.group.pid_ns(), namespace) => break,
                 Some(node) if node.subreaper && node.zombie.is_none() => return at,
                 Some(node) => at = node.parent,
                 None => break,
             }
         }
-        let init = self.init;
+        let init = namespace.init();
         let alive = self.groups.get(&init).is_some_and(|node| node.zombie.is_none());
         if alive && init != tgid { init } else { 0 }
     }

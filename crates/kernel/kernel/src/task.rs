@@ -18,6 +18,7 @@ use vfs::VfsPath;
 
 use crate::group::ThreadGroup;
 use crate::kernel::Kernel;
+use crate::pidns::PidNamespace;
 use crate::seccomp::Seccomp;
 use crate::settings::Settings;
 use crate::slots::{FileTable, FsView};
@@ -71,6 +72,8 @@ pub(crate) struct Holdings {
     pub(crate) robust_list: u64,
     /// Told when a vforked child executes or ends.
     pub(crate) vfork: Option<Arc<Parker>>,
+    /// The pid namespace of its children, when that is not its own.
+    pub(crate) children_pid_ns: Option<Arc<PidNamespace>>,
     /// `PR_SET_PDEATHSIG`.
     pub(crate) death_signal: i32,
     pub(crate) settings: Settings,
@@ -96,6 +99,8 @@ pub struct Task {
     kernel: Arc<Kernel>,
     group: Arc<ThreadGroup>,
     tid: AtomicI32,
+    /// What the id is in its pid namespace.
+    number: AtomicI32,
     parker: Arc<Parker>,
     pub(crate) handle: Mutex<order::Leaf, Option<Arc<dyn ThreadHandle>>>,
     pub(crate) holdings: Mutex<order::Leaf, Holdings>,
@@ -125,6 +130,7 @@ impl Task {
             clear_tid: 0,
             robust_list: 0,
             vfork: None,
+            children_pid_ns: None,
             death_signal: 0,
             settings: seed.settings,
         };
@@ -133,6 +139,7 @@ impl Task {
             kernel: Arc::clone(kernel),
             group: Arc::clone(group),
             tid: AtomicI32::new(tid),
+            number: AtomicI32::new(group.pid_ns().number(tid)),
             parker: Parker::new(),
             handle: Mutex::default(),
             holdings: Mutex::new(holdings),
@@ -151,16 +158,34 @@ impl Task {
         &self.kernel
     }
 
-    /// Its id. Changes only when a thread that is not the leader executes a program.
+    /// Its kernel-wide id. Changes only when a thread that is not the leader executes a program.
     pub fn tid(&self) -> i32 {
         self.tid.load(Ordering::SeqCst)
     }
 
     pub(crate) fn set_tid(&self, tid: i32) {
         self.tid.store(tid, Ordering::SeqCst);
+        self.number.store(self.group.pid_ns().number(tid), Ordering::SeqCst);
     }
 
-    /// The process's id (`getpid(2)`).
+    /// Its id as it knows it itself (`gettid(2)`): the number in its pid namespace.
+    pub fn number(&self) -> i32 {
+        self.number.load(Ordering::SeqCst)
+    }
+
+    /// Where its children go (`unshare(2)`, `setns(2)`).
+    pub fn children_pid_ns(&self) -> Arc<PidNamespace> {
+        let other = self.holdings.lock().children_pid_ns.clone();
+        other.unwrap_or_else(|| Arc::clone(self.group.pid_ns()))
+    }
+
+    /// Sends its children there. Whether it may is the caller's business.
+    pub fn set_children_pid_ns(&self, namespace: Arc<PidNamespace>) {
+        let old = self.holdings.lock().children_pid_ns.replace(namespace);
+        drop(old);
+    }
+
+    /// The process's kernel-wide id.
     pub fn tgid(&self) -> i32 {
         self.group.tgid()
     }
@@ -245,7 +270,7 @@ impl Task {
     /// `set_tid_address(2)`; returns the id.
     pub fn set_tid_address(&self, addr: u64) -> i32 {
         self.holdings.lock().clear_tid = addr;
-        self.tid()
+        self.number()
     }
 
     /// Head of the robust futex list (`get_robust_list(2)`).

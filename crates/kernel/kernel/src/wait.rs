@@ -26,7 +26,7 @@ pub enum WaitTarget {
 /// A child that changed state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waited {
-    /// Its id.
+    /// Its id, as the caller knows it: here, because it may be nobody's by now.
     pub pid: i32,
     /// Its real user id.
     pub uid: u32,
@@ -70,7 +70,12 @@ impl Task {
             return Err(Errno::ECHILD);
         }
         let keep = options.contains(WaitOptions::NOWAIT);
-        Ok(candidates.into_iter().find_map(|id| take_change(&mut table, id, options, keep)))
+        let caller = self.group().pid_ns();
+        let changed = |id| {
+            let number = caller.number(id);
+            take_change(&mut table, id, options, keep).map(|found| Waited { pid: number, ..found })
+        };
+        Ok(candidates.into_iter().find_map(changed))
     }
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn capget(cx: &mut Cx<'_>, header: UserPtr<Header>, data: UserPtr<Dat
     let cred = match pid {
         0 => cx.task.cred(),
         pid if pid < 0 => return Err(Errno::EINVAL.into()),
-        pid => cx.task.kernel().task(pid).ok_or(Errno::ESRCH)?.cred(),
+        pid => cx.task_of(pid)?.cred(),
     };
     let sets = [cred.effective, cred.permitted, cred.inheritable];
     let out = [sets.map(|set| set.bits() as u32), sets.map(|set| (set.bits() >> 32) as u32)];
@@ -57,7 +57,7 @@ pub(crate) fn capget(cx: &mut Cx<'_>, header: UserPtr<Header>, data: UserPtr<Dat
 /// `capset(2)`: only one's own.
 pub(crate) fn capset(cx: &mut Cx<'_>, header: UserPtr<Header>, data: UserPtr<Data>) -> SysResult<()> {
     let (words, pid) = words(cx, header)?;
-    if pid != 0 && pid != cx.task.tid() {
+    if pid != 0 && pid != cx.task.number() {
         return Err(Errno::EPERM.into());
     }
     let data: Vec<Data> = cx.task.mm().load_array(data, words)?;

@@ -82,8 +82,8 @@ impl Clock {
     pub(crate) fn counted(self, cx: &Cx<'_>) -> SysResult<Arc<Task>> {
         let found = match self {
             Self::Process(0) | Self::Thread(0) => Some(Arc::clone(cx.task)),
-            Self::Process(id) => cx.task.kernel().task(id).filter(|task| task.tgid() == id),
-            Self::Thread(id) => cx.task.kernel().task(id).filter(|task| task.tgid() == cx.task.tgid()),
+            Self::Process(id) => cx.task_of(id).ok().filter(|task| task.tgid() == task.tid()),
+            Self::Thread(id) => cx.task_of(id).ok().filter(|task| task.tgid() == cx.task.tgid()),
             _ => None,
         };
         found.ok_or(Errno::EINVAL.into())

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use abi::SysResult;
 use abi::limits::Resource;
+use abi::{Errno, SysResult};
 use cred::Credentials;
 use kernel::Task;
 use mm::MemoryManager;
@@ -50,6 +50,21 @@ impl Cx<'_> {
     /// The caller's memory.
     pub(crate) fn mm(&self) -> Arc<MemoryManager> {
         self.task.mm()
+    }
+
+    /// The kernel-wide id behind a pid, thread id, process group or session that the caller said; `ESRCH`.
+    pub(crate) fn id(&self, number: i32) -> Result<i32, Errno> {
+        self.task.group().pid_ns().id(number).ok_or(Errno::ESRCH)
+    }
+
+    /// What the caller is told of a kernel-wide id: 0 for what its pid namespace does not know.
+    pub(crate) fn number(&self, id: i32) -> i32 {
+        self.task.group().pid_ns().number(id)
+    }
+
+    /// The task that the caller calls `number`; `ESRCH`.
+    pub(crate) fn task_of(&self, number: i32) -> Result<Arc<Task>, Errno> {
+        self.task.kernel().task(self.id(number)?).ok_or(Errno::ESRCH)
     }
 
     /// Who asks.

@@ -157,7 +157,7 @@ fn wake_op(cx: &Cx<'_>, (one, two): (UserAddr, UserAddr), counts: (u32, u32), co
 
 /// A signal restarts it whole, with its deadline: no handler's `SA_RESTART` is asked (`ERESTARTNOINTR`).
 fn lock(cx: &Cx<'_>, word: UserAddr, deadline: Option<Instant>) -> SysResult<u64> {
-    let alive = |tid: u32| i32::try_from(tid).is_ok_and(|tid| cx.task.kernel().task(tid).is_some());
+    let alive = |tid: u32| i32::try_from(tid).is_ok_and(|tid| cx.task_of(tid).is_ok());
     let parker = cx.task.parker();
     let locked = with_lock(cx, word, |futexes, mem, key, tid| {
         futexes.lock_pi(mem, key, tid, parker, deadline, &alive)
@@ -175,7 +175,7 @@ fn with_lock(
 ) -> SysResult<u64> {
     let key = cx.task.futex_key(word)?;
     let mem = cx.task.mm();
-    operate(cx.task.kernel().futexes(), mem.as_ref(), key, cx.task.tid() as u32)?;
+    operate(cx.task.kernel().futexes(), mem.as_ref(), key, cx.task.number() as u32)?;
     Ok(0)
 }
 

@@ -11,12 +11,12 @@ use crate::inspect::may_inspect;
 
 /// `getpid(2)`.
 pub(crate) fn getpid(cx: &mut Cx<'_>) -> SysResult<i32> {
-    Ok(cx.task.tgid())
+    Ok(cx.task.group().number())
 }
 
 /// `gettid(2)`.
 pub(crate) fn gettid(cx: &mut Cx<'_>) -> SysResult<i32> {
-    Ok(cx.task.tid())
+    Ok(cx.task.number())
 }
 
 /// `set_tid_address(2)`.
@@ -43,7 +43,7 @@ pub(crate) fn get_robust_list(
     let found = match tid {
         0 => cx.task.robust_list(),
         tid => {
-            let target = cx.task.kernel().task(tid).ok_or(Errno::ESRCH)?;
+            let target = cx.task_of(tid)?;
             if !may_inspect(cx.task, &target) {
                 return Err(Errno::EPERM.into());
             }

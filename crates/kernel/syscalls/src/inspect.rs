@@ -65,7 +65,7 @@ fn prepare(
     let mem = cx.task.mm();
     let local = Segments::load(mem.as_ref(), local.0, local.1)?;
     let remote = Segments::load(mem.as_ref(), remote.0, remote.1)?;
-    let peer = cx.task.kernel().task(pid).ok_or(Errno::ESRCH)?;
+    let peer = cx.task_of(pid)?;
     if !may_inspect(cx.task, &peer) {
         return Err(Errno::EPERM.into());
     }

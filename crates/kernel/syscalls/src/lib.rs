@@ -36,6 +36,7 @@ mod locks;
 mod memory;
 mod mounts;
 mod names;
+pub mod nsfiles;
 mod open;
 mod pidfds;
 mod poll;

@@ -63,7 +63,7 @@ pub(crate) fn test(cx: &Cx<'_>, file: &Arc<OpenFile>, at: UserPtr<Flock>, owner:
             let to_the_end = held.end == u64::MAX;
             lock.len = if to_the_end { 0 } else { (held.end - held.start + 1) as i64 };
             lock.pid = match held.owner {
-                Owner::Process(pid) => pid,
+                Owner::Process(pid) => cx.number(pid),
                 Owner::Description(_) => -1,
             };
         }

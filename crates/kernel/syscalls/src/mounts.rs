@@ -1,4 +1,4 @@
-//! Mounts: `mount(2)`, `umount2(2)`, `sync(2)`.
+//! Mounts: `mount(2)`, `umount2(2)`, `pivot_root(2)`, `sync(2)`.
 
 use std::sync::Arc;
 
@@ -6,15 +6,17 @@ use abi::{Errno, PAGE_SIZE, SysResult};
 use bitflags::bitflags;
 use cred::CapSet;
 use guestmem::{MemExt, UserAddr, UserCStr};
-use vfs::{FileSystem, Mount, MountFlags, VfsPath, WalkFlags};
+use kernel::Task;
+use vfs::{FileSystem, Mount, MountFlags, MountNamespace, VfsPath, WalkFlags};
 
 use crate::at::At;
 use crate::cx::Cx;
 
 /// Makes file systems for `mount(2)`.
 pub trait FileSystemTypes: Send + Sync {
-    /// One of type `name`; `options` is the string of `mount(2)`. `ENODEV` for a type it does not know.
-    fn make(&self, name: &[u8], options: &[u8]) -> vfs::Result<Arc<dyn FileSystem>>;
+    /// One of type `name` for `task`, whose pid namespace a `/proc` shows; `options` is the string of `mount(2)`.
+    /// `ENODEV` for a type it does not know.
+    fn make(&self, task: &Task, name: &[u8], options: &[u8]) -> vfs::Result<Arc<dyn FileSystem>>;
 }
 
 bitflags! {
@@ -92,12 +94,17 @@ pub(crate) fn mount(
         return propagation(&at, flags);
     }
     if flags.contains(MsFlags::MOVE) {
-        return Ok(cx.services.mounts.move_mount(&source_path(cx, &source)?, &at)?);
+        return Ok(at_mounts(cx)?.move_mount(&source_path(cx, &source)?, &at)?);
     }
-    let fs = cx.services.file_systems.make(&kind, &options)?;
+    let fs = cx.services.file_systems.make(cx.task, &kind, &options)?;
     let source = String::from_utf8_lossy(&source).into_owned();
-    cx.services.mounts.attach(Mount::new(fs, &source, flags.of_mount()), &at)?;
+    at_mounts(cx)?.attach(Mount::new(fs, &source, flags.of_mount()), &at)?;
     Ok(())
+}
+
+/// The caller's mount namespace.
+fn at_mounts(cx: &Cx<'_>) -> Result<Arc<MountNamespace>, Errno> {
+    Ok(cx.task.fs_context()?.get().mounts)
 }
 
 fn remount(at: &VfsPath, flags: MsFlags) -> SysResult<()> {
@@ -116,7 +123,7 @@ fn source_path(cx: &Cx<'_>, source: &[u8]) -> SysResult<VfsPath> {
 
 fn bind(cx: &Cx<'_>, source: &[u8], at: &VfsPath, flags: MsFlags) -> SysResult<()> {
     let from = source_path(cx, source)?;
-    let mounts = &cx.services.mounts;
+    let mounts = at_mounts(cx)?;
     if flags.contains(MsFlags::REC) {
         return Ok(mounts.bind_tree(&from, at)?);
     }
@@ -140,12 +147,38 @@ pub(crate) fn umount2(cx: &mut Cx<'_>, target: UserCStr, flags: u32) -> SysResul
     if !cx.task.cred().capable(CapSet::SYS_ADMIN) {
         return Err(Errno::EPERM.into());
     }
-    Ok(cx.services.mounts.detach(&at, flags.contains(UmountFlags::DETACH))?)
+    Ok(at_mounts(cx)?.detach(&at, flags.contains(UmountFlags::DETACH))?)
+}
+
+/// `pivot_root(2)`: for every task of the mount namespace that was at the old root, too.
+pub(crate) fn pivot_root(cx: &mut Cx<'_>, new: UserCStr, put_old: UserCStr) -> SysResult<()> {
+    if !cx.task.cred().capable(CapSet::SYS_ADMIN) {
+        return Err(Errno::EPERM.into());
+    }
+    let walk = WalkFlags::FOLLOW | WalkFlags::DIRECTORY;
+    let (new, put_old) = (At::cwd(cx, new)?.lookup(walk)?, At::cwd(cx, put_old)?.lookup(walk)?);
+    let (mounts, old) = {
+        let context = cx.task.fs_context()?.get();
+        (context.mounts, context.root)
+    };
+    mounts.pivot(&old, &new, &put_old)?;
+    let kernel = cx.task.kernel();
+    for task in kernel.processes().into_iter().flat_map(|id| kernel.threads(id)) {
+        let Ok(fs) = task.fs_context() else { continue };
+        fs.update(|context| {
+            for place in [&mut context.root, &mut context.cwd] {
+                if *place == old {
+                    place.clone_from(&new);
+                }
+            }
+        });
+    }
+    Ok(())
 }
 
 /// `sync(2)`: what cannot be written back has nobody to be told.
 pub(crate) fn sync(cx: &mut Cx<'_>) -> SysResult<()> {
-    for mount in cx.services.mounts.mounts() {
+    for mount in at_mounts(cx)?.mounts() {
         let _ = mount.fs().sync();
     }
     Ok(())

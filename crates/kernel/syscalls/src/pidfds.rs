@@ -61,7 +61,7 @@ fn named_in_proc(cx: &Cx<'_>, file: &OpenFile) -> Option<Arc<ThreadGroup>> {
         return None;
     }
     let pid = std::str::from_utf8(&path.dentry.name()).ok()?.parse().ok()?;
-    cx.task.kernel().process(pid)
+    cx.task.kernel().process(cx.id(pid).ok()?)
 }
 
 /// Its id, for `waitid(2)`.
@@ -75,8 +75,9 @@ pub(crate) fn pidfd_open(cx: &mut Cx<'_>, pid: i32, flags: u32) -> SysResult<Fd>
     if pid <= 0 || flags.contains(OpenFlags::CLOEXEC) {
         return Err(Errno::EINVAL.into());
     }
-    let Some(group) = cx.task.kernel().process(pid) else {
-        let thread = cx.task.kernel().task(pid).is_some();
+    let id = cx.id(pid)?;
+    let Some(group) = cx.task.kernel().process(id) else {
+        let thread = cx.task.kernel().task(id).is_some();
         return Err(if thread { Errno::EINVAL } else { Errno::ESRCH }.into());
     };
     let flags = flags | OpenFlags::RDWR | OpenFlags::CLOEXEC;

@@ -39,11 +39,11 @@ impl Whom {
         let everybody = || kernel.processes().into_iter().flat_map(|pid| kernel.threads(pid));
         match self {
             Self::Process if who == 0 => vec![Arc::clone(cx.task)],
-            Self::Process => i32::try_from(who).ok().and_then(|id| kernel.task(id)).into_iter().collect(),
+            Self::Process => i32::try_from(who).ok().and_then(|id| cx.task_of(id).ok()).into_iter().collect(),
             Self::Group => {
                 let group = match who {
                     0 => kernel.pgrp_of(cx.task.tgid()),
-                    who => i32::try_from(who).ok(),
+                    who => i32::try_from(who).ok().and_then(|id| cx.id(id).ok()),
                 };
                 everybody().filter(|task| kernel.pgrp_of(task.tgid()) == group).collect()
             }

@@ -47,8 +47,9 @@ pub(crate) fn wait4(
         i32::MIN => return Err(Errno::ESRCH.into()),
         -1 => WaitTarget::Any,
         0 => WaitTarget::Group(kernel.pgrp_of(cx.task.tgid()).ok_or(Errno::ECHILD)?),
-        pid if pid < 0 => WaitTarget::Group(-pid),
-        pid => WaitTarget::Process(pid),
+        // Whom the caller does not know is not its child.
+        pid if pid < 0 => WaitTarget::Group(cx.id(-pid).unwrap_or(0)),
+        pid => WaitTarget::Process(cx.id(pid).unwrap_or(0)),
     };
     let Some(waited) = cx.task.wait(target, options | WaitOptions::EXITED)? else { return Ok(0) };
     let mem = cx.task.mm();
@@ -76,8 +77,8 @@ pub(crate) fn waitid(
     let kernel = cx.task.kernel();
     let target = match kind {
         0 => WaitTarget::Any,
-        1 if id > 0 => WaitTarget::Process(id),
-        2 if id > 0 => WaitTarget::Group(id),
+        1 if id > 0 => WaitTarget::Process(cx.id(id).unwrap_or(0)),
+        2 if id > 0 => WaitTarget::Group(cx.id(id).unwrap_or(0)),
         2 if id == 0 => WaitTarget::Group(kernel.pgrp_of(cx.task.tgid()).ok_or(Errno::ECHILD)?),
         3 => WaitTarget::Process(pidfds::process_of(cx, Fd(id))?),
         _ => return Err(Errno::EINVAL.into()),
@@ -100,7 +101,7 @@ pub(crate) fn waitid(
 
 /// `getppid(2)`.
 pub(crate) fn getppid(cx: &mut Cx<'_>) -> SysResult<i32> {
-    Ok(cx.task.kernel().parent_of(cx.task.tgid()))
+    Ok(cx.number(cx.task.kernel().parent_of(cx.task.tgid())))
 }
 
 /// `getpgrp(2)`.
@@ -110,24 +111,29 @@ pub(crate) fn getpgrp(cx: &mut Cx<'_>) -> SysResult<i32> {
 
 /// `getpgid(2)`.
 pub(crate) fn getpgid(cx: &mut Cx<'_>, pid: i32) -> SysResult<i32> {
-    let pid = if pid == 0 { cx.task.tgid() } else { pid };
-    cx.task.kernel().pgrp_of(pid).ok_or(Errno::ESRCH.into())
+    let pid = if pid == 0 { cx.task.tgid() } else { cx.id(pid)? };
+    Ok(cx.number(cx.task.kernel().pgrp_of(pid).ok_or(Errno::ESRCH)?))
 }
 
 /// `getsid(2)`.
 pub(crate) fn getsid(cx: &mut Cx<'_>, pid: i32) -> SysResult<i32> {
-    let pid = if pid == 0 { cx.task.tgid() } else { pid };
-    cx.task.kernel().session_of(pid).ok_or(Errno::ESRCH.into())
+    let pid = if pid == 0 { cx.task.tgid() } else { cx.id(pid)? };
+    Ok(cx.number(cx.task.kernel().session_of(pid).ok_or(Errno::ESRCH)?))
 }
 
 /// `setpgid(2)`.
 pub(crate) fn setpgid(cx: &mut Cx<'_>, pid: i32, pgrp: i32) -> SysResult<()> {
+    if pgrp < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let pid = if pid == 0 { cx.task.tgid() } else { cx.id(pid)? };
+    let pgrp = if pgrp == 0 { pid } else { cx.id(pgrp).map_err(|_| Errno::EPERM)? };
     Ok(cx.task.setpgid(pid, pgrp)?)
 }
 
 /// `setsid(2)`.
 pub(crate) fn setsid(cx: &mut Cx<'_>) -> SysResult<i32> {
-    Ok(cx.task.setsid()?)
+    Ok(cx.number(cx.task.setsid()?))
 }
 
 /// `getrlimit(2)`.
@@ -156,7 +162,7 @@ pub(crate) fn prlimit64(
     let new = new.non_null().map(|new| mm.load(new)).transpose()?;
     let target = match pid {
         0 => Arc::clone(cx.task),
-        pid => cx.task.kernel().task(pid).ok_or(Errno::ESRCH)?,
+        pid => cx.task_of(pid)?,
     };
     check_foreign(cx, &target)?;
     let was = match new {

@@ -35,7 +35,7 @@ pub(crate) fn target(cx: &Cx<'_>, pid: i32) -> SysResult<Arc<Task>> {
     match pid {
         0 => Ok(Arc::clone(cx.task)),
         pid if pid < 0 => Err(Errno::EINVAL.into()),
-        pid => cx.task.kernel().task(pid).ok_or(Errno::ESRCH.into()),
+        pid => Ok(cx.task_of(pid)?),
     }
 }
 

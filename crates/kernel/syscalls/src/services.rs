@@ -11,15 +11,13 @@ use socket::inet::Network;
 use socket::netlink::Ports;
 use socket::unix::Names;
 use tmpfs::TmpFs;
-use vfs::{DeviceOpener, MountNamespace};
+use vfs::DeviceOpener;
 
 use crate::fifos::Openers;
 pub use crate::mounts::FileSystemTypes;
 
 /// Parts of a sandbox that only system calls use, as they are handed in. One of each a sandbox.
 pub struct Parts {
-    /// The tree of mounts all processes see.
-    pub mounts: Arc<MountNamespace>,
     /// Makes file systems for `mount(2)`.
     pub file_systems: Arc<dyn FileSystemTypes>,
     /// Opens device nodes that their file system does not open itself.
@@ -57,7 +55,6 @@ pub struct Machine {
 
 /// The parts, and what the calls keep themselves.
 pub struct Services {
-    pub(crate) mounts: Arc<MountNamespace>,
     pub(crate) file_systems: Arc<dyn FileSystemTypes>,
     pub(crate) openers: Openers,
     pub(crate) shared_memory: Arc<dyn SharedMemory>,
@@ -78,7 +75,6 @@ impl Services {
     /// From its parts.
     pub fn new(parts: Parts) -> Self {
         Self {
-            mounts: parts.mounts,
             file_systems: parts.file_systems,
             openers: Openers::new(parts.devices),
             shared_memory: parts.shared_memory,

@@ -157,8 +157,8 @@ pub(crate) fn set_owner_by_id(cx: &Cx<'_>, file: &OpenFile, id: i32) -> SysResul
     let owner = match id {
         0 => Owner::Nobody,
         i32::MIN => return Err(Errno::EINVAL.into()),
-        id if id < 0 => Owner::Group(-id),
-        id => Owner::Process(id),
+        id if id < 0 => Owner::Group(cx.id(-id)?),
+        id => Owner::Process(cx.id(id)?),
     };
     set_owner(cx, file, owner)
 }
@@ -188,9 +188,9 @@ type OwnerEx = [i32; 2];
 /// `F_GETOWN_EX`.
 pub(crate) fn owner_ex(cx: &Cx<'_>, file: &OpenFile, out: UserPtr<OwnerEx>) -> SysResult<u64> {
     let words = match owner(cx, file) {
-        Owner::Thread(tid) => [0, tid],
-        Owner::Process(pid) => [1, pid],
-        Owner::Group(pgrp) => [2, pgrp],
+        Owner::Thread(tid) => [0, cx.number(tid)],
+        Owner::Process(pid) => [1, cx.number(pid)],
+        Owner::Group(pgrp) => [2, cx.number(pgrp)],
         Owner::Nobody => [1, 0],
     };
     cx.mm().store(out, &words)?;
@@ -202,9 +202,9 @@ pub(crate) fn set_owner_ex(cx: &Cx<'_>, file: &OpenFile, from: UserPtr<OwnerEx>)
     let [kind, id] = cx.mm().load(from)?;
     let owner = match (kind, id) {
         (0..=2, 0) => Owner::Nobody,
-        (0, tid) => Owner::Thread(tid),
-        (1, pid) => Owner::Process(pid),
-        (2, pgrp) => Owner::Group(pgrp),
+        (0, tid) => Owner::Thread(cx.id(tid)?),
+        (1, pid) => Owner::Process(cx.id(pid)?),
+        (2, pgrp) => Owner::Group(cx.id(pgrp)?),
         _ => return Err(Errno::EINVAL.into()),
     };
     set_owner(cx, file, owner)

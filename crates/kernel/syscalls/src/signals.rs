@@ -113,7 +113,12 @@ pub(crate) fn rt_sigtimedwait(
 /// `kill(2)`.
 pub(crate) fn kill(cx: &mut Cx<'_>, pid: i32, signal: i32) -> SysResult<()> {
     let signal = to_send(signal)?;
-    Ok(cx.task.kernel().kill(cx.task, pid, signal)?)
+    let id = match pid {
+        i32::MIN | -1 | 0 => pid,
+        pid if pid < 0 => -cx.id(-pid)?,
+        pid => cx.id(pid)?,
+    };
+    Ok(cx.task.kernel().kill(cx.task, id, signal)?)
 }
 
 /// `tkill(2)`.
@@ -122,7 +127,7 @@ pub(crate) fn tkill(cx: &mut Cx<'_>, tid: i32, signal: i32) -> SysResult<()> {
         return Err(Errno::EINVAL.into());
     }
     let signal = to_send(signal)?;
-    Ok(cx.task.kernel().tgkill(cx.task, None, tid, signal)?)
+    Ok(cx.task.kernel().tgkill(cx.task, None, cx.id(tid)?, signal)?)
 }
 
 /// `tgkill(2)`.
@@ -131,7 +136,7 @@ pub(crate) fn tgkill(cx: &mut Cx<'_>, tgid: i32, tid: i32, signal: i32) -> SysRe
         return Err(Errno::EINVAL.into());
     }
     let signal = to_send(signal)?;
-    Ok(cx.task.kernel().tgkill(cx.task, Some(tgid), tid, signal)?)
+    Ok(cx.task.kernel().tgkill(cx.task, Some(cx.id(tgid)?), cx.id(tid)?, signal)?)
 }
 
 /// `rt_sigqueueinfo(2)`.
@@ -163,7 +168,8 @@ fn queue(cx: &mut Cx<'_>, tgid: Option<i32>, id: i32, signal: i32, info: UserPtr
     let number = signal;
     let signal = to_send(number)?;
     info.signo = number;
-    Ok(cx.task.kernel().sigqueue(cx.task, tgid, id, signal, info)?)
+    let tgid = tgid.map(|tgid| cx.id(tgid)).transpose()?;
+    Ok(cx.task.kernel().sigqueue(cx.task, tgid, cx.id(id)?, signal, info)?)
 }
 
 /// `rt_sigreturn(2)`.

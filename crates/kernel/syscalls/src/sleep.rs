@@ -76,7 +76,7 @@ fn used(cx: &Cx<'_>, clock: Clock, at: Duration, rest: Option<UserPtr<Timespec>>
 fn check_clock(cx: &Cx<'_>, clock: Clock) -> SysResult<()> {
     match clock {
         // One cannot use processor time while asleep.
-        Clock::Thread(tid) if tid == 0 || tid == cx.task.tid() => Err(Errno::EINVAL.into()),
+        Clock::Thread(tid) if tid == 0 || tid == cx.task.number() => Err(Errno::EINVAL.into()),
         Clock::Process(_) | Clock::Thread(_) => clock.counted(cx).map(drop),
         Clock::Realtime(kind) | Clock::Monotonic(kind) | Clock::Boottime(kind) => match kind {
             Kind::Plain => Ok(()),

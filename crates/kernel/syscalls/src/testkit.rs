@@ -49,7 +49,7 @@ impl devfs::Randomness for Zeroes {
 struct NoTypes;
 
 impl FileSystemTypes for NoTypes {
-    fn make(&self, _: &[u8], _: &[u8]) -> vfs::Result<Arc<dyn vfs::FileSystem>> {
+    fn make(&self, _: &Task, _: &[u8], _: &[u8]) -> vfs::Result<Arc<dyn vfs::FileSystem>> {
         Err(Errno::ENODEV)
     }
 }
@@ -68,7 +68,6 @@ impl Guest {
         let mounts = MountNamespace::new(Mount::new(fs, "none", MountFlags::empty()));
         let calls = X86Calls::new();
         calls.provide(Services::new(Parts {
-            mounts: mounts.clone(),
             file_systems: Arc::new(NoTypes),
             shared_memory: Arc::new(NoPages),
             random: Arc::new(Zeroes),
@@ -82,7 +81,7 @@ impl Guest {
             network: socket::inet::Network::loopback(),
             devices: Arc::new(NoDevices),
         }));
-        let fs = SharedFs::new(FsContext::new(mounts.root()));
+        let fs = SharedFs::new(FsContext::new(&mounts));
         let (kernel, thread) = boot_with(calls, Arc::new(FdTable::new()), fs);
         let task = kernel.task(1).expect("the first process");
         Self { kernel, thread, task, _mounts: mounts }

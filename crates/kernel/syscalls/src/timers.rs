@@ -95,7 +95,7 @@ pub(crate) fn timer_create(
 ) -> SysResult<()> {
     let counted = counted(cx, Clock::from_raw(id)?)?;
     let notify = match event.non_null() {
-        Some(event) => notification(&cx.mm().load(event)?)?,
+        Some(event) => notification(cx, &cx.mm().load(event)?)?,
         None => TimerNotify::Alarm,
     };
     let timer = cx.task.timer_create(id, counted, notify)?;
@@ -120,7 +120,7 @@ fn counted(cx: &Cx<'_>, clock: Clock) -> SysResult<Counted> {
     }
 }
 
-fn notification(event: &SigEvent) -> SysResult<TimerNotify> {
+fn notification(cx: &Cx<'_>, event: &SigEvent) -> SysResult<TimerNotify> {
     const SIGNAL: i32 = 0;
     const NONE: i32 = 1;
     const THREAD: i32 = 2;
@@ -131,7 +131,9 @@ fn notification(event: &SigEvent) -> SysResult<TimerNotify> {
     let signal = Signal::new(event.signo).ok_or(Errno::EINVAL)?;
     match event.notify {
         SIGNAL | THREAD => Ok(TimerNotify::Process(signal, event.value)),
-        THREAD_ID => Ok(TimerNotify::Thread(event.tid, signal, event.value)),
+        THREAD_ID => {
+            Ok(TimerNotify::Thread(cx.id(event.tid).map_err(|_| Errno::EINVAL)?, signal, event.value))
+        }
         _ => Err(Errno::EINVAL.into()),
     }
 }

@@ -68,7 +68,7 @@ syscall_table! {
         socketpair => partial("no pairs of families that Linux has and this has not"), sockets::socketpair;
         setsockopt => partial("no filters, timestamps or SO_PEEK_OFF"), sockets::setsockopt;
         getsockopt => partial("no filters, timestamps or SO_PEEK_OFF"), sockets::getsockopt;
-        clone => partial("no namespaces yet"), clone::clone;
+        clone => partial("of namespaces, pid and mount"), clone::clone;
         fork => full, clone::fork;
         vfork => full, clone::vfork;
         execve => full, exec::execve;
@@ -167,7 +167,7 @@ syscall_table! {
         munlockall => partial("accounted, not pinned"), memory::munlockall;
         vhangup => refused(EPERM, "there is no such thing in a sandbox");
         modify_ldt => refused(ENOSYS, "not offered");
-        pivot_root => refused(EINVAL, "there is one namespace of each kind yet");
+        pivot_root => full, mounts::pivot_root;
         _sysctl => refused(ENOSYS, "not offered");
         prctl => partial("no checkpoints, speculation control or tracers by name"), prctl::prctl;
         arch_prctl => partial("no faulting cpuid, no shadow stacks"), arch::arch_prctl;
@@ -284,7 +284,7 @@ syscall_table! {
         faccessat => full, stat::faccessat;
         pselect6 => full, poll::pselect6;
         ppoll => full, poll::ppoll;
-        unshare => partial("no namespaces"), unshare::unshare;
+        unshare => partial("of namespaces, pid and mount"), unshare::unshare;
         set_robust_list => full, identity::set_robust_list;
         get_robust_list => full, identity::get_robust_list;
         splice => full, copy::splice;
@@ -320,7 +320,7 @@ syscall_table! {
         clock_adjtime => refused(EPERM, "the clock is the host's");
         syncfs => full, content::syncfs;
         sendmmsg => full, sockets::sendmmsg;
-        setns => refused(EINVAL, "there is one namespace of each kind yet");
+        setns => full, unshare::setns;
         getcpu => partial("always the first processor; the vDSO knows better"), arch::getcpu;
         process_vm_readv => full, inspect::process_vm_readv;
         process_vm_writev => full, inspect::process_vm_writev;
@@ -359,7 +359,7 @@ syscall_table! {
         fsmount => refused(ENOSYS, "mount(2) is offered; libraries fall back to it");
         fspick => refused(ENOSYS, "mount(2) is offered; libraries fall back to it");
         pidfd_open => full, pidfds::pidfd_open;
-        clone3 => partial("no namespaces, set_tid or cgroup"), clone::clone3;
+        clone3 => partial("of namespaces, pid and mount; no set_tid or cgroup"), clone::clone3;
         close_range => full, fds::close_range;
         openat2 => full, open::openat2;
         pidfd_getfd => full, pidfds::pidfd_getfd;

@@ -124,8 +124,8 @@ impl Tty {
                 store_len(request, len)
             }
             // The master is nobody's terminal: its group is told without a look at the caller.
-            nr::TIOCGPGRP => store(request, &self.foreground().unwrap_or(0)),
-            nr::TIOCGSID => store(request, &self.session().ok_or(Errno::ENOTTY)?),
+            nr::TIOCGPGRP => store(request, &self.jobs.number(cx, self.foreground().unwrap_or(0))),
+            nr::TIOCGSID => store(request, &self.jobs.number(cx, self.session().ok_or(Errno::ENOTTY)?)),
             nr::TIOCSCTTY | nr::TIOCNOTTY => Err(Errno::ENOTTY),
             _ => self.common_ioctl(cx, request),
         }
@@ -192,14 +192,15 @@ impl Tty {
             return Err(Errno::ENOTTY);
         }
         match request.cmd {
-            nr::TIOCGPGRP => store(request, &foreground.unwrap_or(0)),
-            nr::TIOCGSID => store(request, &job.session),
+            nr::TIOCGPGRP => store(request, &self.jobs.number(cx, foreground.unwrap_or(0))),
+            nr::TIOCGSID => store(request, &self.jobs.number(cx, job.session)),
             nr::TIOCSPGRP => {
                 self.check_background(cx, Signal::SIGTTOU)?;
                 let group = load::<i32>(request)?;
                 if group < 0 {
                     return Err(Errno::EINVAL);
                 }
+                let group = self.jobs.id(cx, group).ok_or(Errno::ESRCH)?;
                 if !self.jobs.group_in_session(group, job.session) {
                     return Err(Errno::EPERM);
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::Errno;
 use abi::fs::FileType::Directory;
@@ -10,32 +10,59 @@ use sync::{Mutex, order};
 
 use super::{Mount, Point, VfsPath, key};
 use crate::Result;
+use crate::dentry::Dentry;
 
 /// Mounts a namespace may hold (`fs.mount-max` is 100000 on Linux).
 const MOUNT_MAX: usize = 10_000;
 
 /// The tree of mounts a set of processes sees (`mount_namespaces(7)`).
 pub struct MountNamespace {
-    root: Arc<Mount>,
+    inode: u64,
+    root: Mutex<order::Leaf, Arc<Mount>>,
     /// Serialises changes of the tree; holds the number of mounts.
     count: Mutex<order::Mounts, usize>,
 }
 
+/// The number of the next namespace among files. The first has none that programs know.
+static NEXT_INODE: AtomicU64 = AtomicU64::new(0xe000_0000);
+
 impl std::fmt::Debug for MountNamespace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MountNamespace").field("root", &self.root).finish_non_exhaustive()
+        f.debug_struct("MountNamespace").field("inode", &self.inode).finish_non_exhaustive()
     }
 }
 
 impl MountNamespace {
     /// A namespace with one mount.
     pub fn new(root: Arc<Mount>) -> Arc<Self> {
-        Arc::new(Self { root, count: Mutex::new(1) })
+        Self::of(root, 1)
+    }
+
+    fn of(root: Arc<Mount>, count: usize) -> Arc<Self> {
+        let inode = NEXT_INODE.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { inode, root: Mutex::new(root), count: Mutex::new(count) })
+    }
+
+    /// Its number among files (`/proc/PID/ns/mnt`).
+    pub fn inode(&self) -> u64 {
+        self.inode
     }
 
     /// Its root directory.
     pub fn root(&self) -> VfsPath {
-        VfsPath::root_of(&self.root).topmost()
+        VfsPath::root_of(&self.top()).topmost()
+    }
+
+    /// The mount that everything else hangs from.
+    fn top(&self) -> Arc<Mount> {
+        Arc::clone(&self.root.lock())
+    }
+
+    /// Is something mounted here in this namespace? What is mounted in others does not keep a name
+    /// (`unlink(2)`, `EBUSY`). May be asked with dentries locked, so a change under way may be seen or not.
+    pub(crate) fn is_mount_point(&self, dentry: &Arc<Dentry>) -> bool {
+        let here = |mount: &Arc<Mount>| mount.point().is_some_and(|point| Arc::ptr_eq(&point.dentry, dentry));
+        dentry.mounts.load(Ordering::SeqCst) > 0 && subtree(&self.top()).iter().any(here)
     }
 
     /// Attaches `mount` at `at`, on top of what is there. `ENOTDIR` unless both are directories or
@@ -85,7 +112,7 @@ impl MountNamespace {
     /// Moves the mount whose root `from` is to `to` (`MS_MOVE`). `EINVAL` when it is none, `ELOOP` when `to` is
     /// in it.
     pub fn move_mount(&self, from: &VfsPath, to: &VfsPath) -> Result<()> {
-        let _count = self.count.lock();
+        let _tree = self.count.lock();
         if !from.is_mount_root() || from.mount.point().is_none() {
             return Err(Errno::EINVAL);
         }
@@ -129,17 +156,54 @@ impl MountNamespace {
         Ok(())
     }
 
+    /// Is `mount` one of it?
+    pub fn holds(&self, mount: &Arc<Mount>) -> bool {
+        let mut top = Arc::clone(mount);
+        while let Some(point) = top.point() {
+            top = point.mount;
+        }
+        Arc::ptr_eq(&top, &self.top())
+    }
+
+    /// Makes the mount `new` the root where `old` was, and hangs `old` at `put_old` (`pivot_root(2)`): `EINVAL`
+    /// unless both are roots of mounts of this namespace and `put_old` is in `new`, `EBUSY` when it is one mount.
+    pub fn pivot(&self, old: &VfsPath, new: &VfsPath, put_old: &VfsPath) -> Result<()> {
+        if !self.holds(&new.mount) || !self.holds(&old.mount) || !self.holds(&put_old.mount) {
+            return Err(Errno::EINVAL);
+        }
+        let _tree = self.count.lock();
+        if new.dentry.is_unlinked() {
+            return Err(Errno::ENOENT);
+        }
+        if Arc::ptr_eq(&new.mount, &old.mount) || Arc::ptr_eq(&put_old.mount, &old.mount) {
+            return Err(Errno::EBUSY);
+        }
+        let (_, inside) = put_old.components(new);
+        if !old.is_mount_root() || !new.is_mount_root() || new.mount.point().is_none() || !inside {
+            return Err(Errno::EINVAL);
+        }
+        let place = old.mount.point();
+        unhang(&new.mount);
+        unhang(&old.mount);
+        hang(&old.mount, put_old);
+        match place {
+            Some(place) => hang(&new.mount, &place),
+            None => *self.root.lock() = Arc::clone(&new.mount),
+        }
+        Ok(())
+    }
+
     /// All mounts, parents before children (`/proc/PID/mountinfo`).
     pub fn mounts(&self) -> Vec<Arc<Mount>> {
         let _tree = self.count.lock();
-        subtree(&self.root)
+        subtree(&self.top())
     }
 
     /// A copy of the tree (`CLONE_NEWNS`), and for each old mount (by id) its copy, so that the caller
     /// can move its root and working directory over.
     pub fn copy(&self) -> (Arc<Self>, HashMap<u64, Arc<Mount>>) {
         let _tree = self.count.lock();
-        let old = subtree(&self.root);
+        let old = subtree(&self.top());
         let mut copies: HashMap<u64, Arc<Mount>> = HashMap::new();
         let mut root = None;
         for mount in &old {
@@ -151,14 +215,14 @@ impl MountNamespace {
             }
             copies.insert(mount.id, copy);
         }
-        let root = root.unwrap_or_else(|| Arc::clone(&self.root));
-        (Arc::new(Self { root, count: Mutex::new(old.len()) }), copies)
+        let root = root.unwrap_or_else(|| self.top());
+        (Self::of(root, old.len()), copies)
     }
 }
 
 impl Drop for MountNamespace {
     fn drop(&mut self) {
-        for mount in subtree(&self.root).iter().rev() {
+        for mount in subtree(&self.top()).iter().rev() {
             unhang(mount);
         }
     }

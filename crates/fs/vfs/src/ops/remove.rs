@@ -1,7 +1,6 @@
 //! Operations that remove or move names: unlink, rmdir, rename.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use abi::Errno;
 use abi::fs::FileType;
@@ -39,7 +38,7 @@ impl Caller<'_> {
         if directory {
             return Err(Errno::EISDIR);
         }
-        if target.dentry.mounts.load(Ordering::SeqCst) > 0 || target.is_mount_root() {
+        if self.is_busy(&target) {
             return Err(Errno::EBUSY);
         }
         parent.inode().unlink(&name)?;
@@ -66,7 +65,7 @@ impl Caller<'_> {
         if target.inode().kind() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
-        if target.dentry.mounts.load(Ordering::SeqCst) > 0 || target.is_mount_root() {
+        if self.is_busy(&target) {
             return Err(Errno::EBUSY);
         }
         parent.inode().rmdir(&name)?;
@@ -74,6 +73,11 @@ impl Caller<'_> {
         drop(names);
         watch::removed(&parent.dentry, &name, &target.dentry);
         Ok(())
+    }
+
+    /// Is it a mount's root, or a place for one, where the caller is?
+    fn is_busy(&self, path: &VfsPath) -> bool {
+        path.is_mount_root() || self.fs.mounts.is_mount_point(&path.dentry)
     }
 
     fn may_delete(&self, parent: &VfsPath, victim: &VfsPath) -> Result<()> {
@@ -135,8 +139,7 @@ impl Caller<'_> {
                 _ => {}
             }
         }
-        let busy = |path: &VfsPath| path.is_mount_root() || path.dentry.mounts.load(Ordering::SeqCst) > 0;
-        if busy(victim) || busy(target) {
+        if self.is_busy(victim) || self.is_busy(target) {
             return Err(Errno::EBUSY);
         }
         self.may_reparent(from, victim, to)
@@ -144,7 +147,7 @@ impl Caller<'_> {
 
     /// A directory that gets another parent has its `..` written.
     fn may_reparent(&self, from: &Side, victim: &VfsPath, to: &Side) -> Result<()> {
-        if victim.is_mount_root() || victim.dentry.mounts.load(Ordering::SeqCst) > 0 {
+        if self.is_busy(victim) {
             return Err(Errno::EBUSY);
         }
         if victim.inode().kind() != FileType::Directory || from.parent == to.parent {

@@ -66,7 +66,9 @@ fn load_files(cx: &Cx<'_>, data: &[u8], files: &mut Vec<FileRef>) -> SysResult<(
 
 /// What a process says of itself: its own ids, unless it may lie.
 fn load_credentials(cx: &Cx<'_>, data: &[u8]) -> SysResult<Ucred> {
-    let said = Ucred::read_from_bytes(data).map_err(|_| Errno::EINVAL)?;
+    let mut said = Ucred::read_from_bytes(data).map_err(|_| Errno::EINVAL)?;
+    // Who is in no namespace of the caller's is nobody: as Linux says after the check of permission.
+    said.pid = cx.id(said.pid).unwrap_or(0);
     let cred = cx.task.cred();
     if !may_say(&cred, cx.task.tgid(), said) {
         return Err(Errno::EPERM.into());
@@ -126,7 +128,8 @@ impl ControlOut {
     /// Puts what came with a message; descriptors for which there is room are entered.
     pub(super) fn store(&mut self, cx: &Cx<'_>, control: Ancillary, flags: MsgFlags) -> SysResult<()> {
         let mm = cx.mm();
-        if let Some(credentials) = control.credentials {
+        if let Some(mut credentials) = control.credentials {
+            credentials.pid = cx.number(credentials.pid);
             self.put(mm.as_ref(), SOL_SOCKET, CREDENTIALS, credentials.as_bytes())?;
         }
         for Control { level, kind, data } in &control.other {

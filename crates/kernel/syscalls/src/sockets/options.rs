@@ -8,6 +8,8 @@ use super::Handle;
 use crate::args::Fd;
 use crate::cx::Cx;
 
+/// `SO_PEERCRED`: begins with a pid.
+const SO_PEERCRED: i32 = 17;
 /// `SO_PEERNAME`: is not cut.
 const SO_PEERNAME: i32 = 28;
 /// `SO_PEERGROUPS`: neither.
@@ -30,7 +32,13 @@ pub(crate) fn getsockopt(
     let mm = cx.mm();
     let asked = mm.load(len)?;
     let room = usize::try_from(asked).map_err(|_| Errno::EINVAL)?;
-    let found = handle.file()?.option(level, name)?;
+    let mut found = handle.file()?.option(level, name)?;
+    if level == SOL_SOCKET
+        && name == SO_PEERCRED
+        && let Some(pid) = found.first_chunk_mut::<4>()
+    {
+        *pid = cx.number(i32::from_ne_bytes(*pid)).to_ne_bytes();
+    }
     if level == SOL_SOCKET && name == SO_PEERNAME && found.len() < room {
         return Err(Errno::EINVAL.into());
     }

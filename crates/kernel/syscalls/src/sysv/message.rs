@@ -173,8 +173,8 @@ fn stat(cx: &Cx<'_>, id: i32, queue: &MessageQueue, at: UserAddr) -> SysResult<(
         bytes: status.bytes as u64,
         messages: status.messages as u64,
         max_bytes: status.max_bytes as u64,
-        last_sender: status.last_sender,
-        last_receiver: status.last_receiver,
+        last_sender: cx.number(status.last_sender),
+        last_receiver: cx.number(status.last_receiver),
         unused: [0; 2],
     };
     store(cx, at, &shown)

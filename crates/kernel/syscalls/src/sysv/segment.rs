@@ -210,8 +210,8 @@ fn stat(cx: &Cx<'_>, id: i32, segment: &Segment, at: UserAddr) -> SysResult<()> 
         attach_time: status.attach_time,
         detach_time: status.detach_time,
         change_time: status.change_time,
-        creator: status.creator,
-        last_pid: status.last_pid,
+        creator: cx.number(status.creator),
+        last_pid: cx.number(status.last_pid),
         attached: status.attached,
         unused: [0; 2],
     };

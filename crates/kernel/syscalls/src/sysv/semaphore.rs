@@ -178,7 +178,7 @@ fn values(cx: &Cx<'_>, id: i32, number: i32, command: i32, arg: u64) -> SysResul
     match command {
         GET_ALL => mm.store_array(UserPtr::new(UserAddr(arg)), &find(READ)?.values())?,
         GET_VALUE => return Ok(find(READ)?.value(number)?),
-        GET_PID => return Ok(find(READ)?.last_pid(number)?),
+        GET_PID => return Ok(cx.number(find(READ)?.last_pid(number)?)),
         GET_WAITING | GET_WAITING_ZERO => {
             return Ok(find(READ)?.waiting(number, command == GET_WAITING_ZERO)? as i32);
         }
