@@ -6,6 +6,7 @@
 
 pub mod bpf;
 pub mod elf;
+pub mod frames;
 pub mod gofer;
 pub mod spec;
 
@@ -26,6 +27,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "bpf", run: bpf::program, seeds: bpf::seeds },
     Target { name: "elf", run: elf::load, seeds: elf::seeds },
+    Target { name: "frames", run: frames::frames, seeds: frames::seeds },
     Target { name: "gofer_request", run: gofer::request, seeds: gofer::seeds },
     Target { name: "gofer_response", run: gofer::response, seeds: gofer::seeds },
     Target { name: "spec", run: spec::bundle, seeds: spec::seeds },

@@ -31,6 +31,8 @@ const ANSWER: usize = 256 << 10;
 /// `ARPHRD_ETHER`.
 const ETHERNET: u16 = 1;
 const UP: u32 = 1;
+/// `IFF_RUNNING`, `IFF_LOWER_UP`: what is up is shown as connected, though its other end may be late.
+const CONNECTED: u32 = 0x1_0040;
 /// The table and the type of ordinary routes.
 const MAIN: u8 = 254;
 const UNICAST: u8 = 1;
@@ -91,7 +93,7 @@ fn link(body: &[u8]) -> Option<LinkConfig> {
         name,
         mac: mac(find(&all, 1)?)?,
         mtu: number(find(&all, 4)?)?,
-        flags,
+        flags: flags | CONNECTED,
         addresses: Vec::new(),
     })
 }
