@@ -124,7 +124,14 @@ fn launch(
         control: Some(listener.as_fd()),
         parent_death,
     };
-    container.owns(belongings(cli, bundle)?)?;
+    let resources = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let mut belongings = belongings(bundle);
+    if let Some(path) = cgroups_path(cli, bundle) {
+        // Noted before they are made: a `delete` is to find them, should we be killed in between.
+        container.owns(Belongings { cgroups: Cgroups::plan(path)?, ..belongings.clone() })?;
+        belongings.cgroups = Cgroups::create(path, resources)?;
+    }
+    container.owns(belongings)?;
     let joined = container.belongings().cgroups.join()?;
     let mut sandbox = Sandbox::launch(&plan)?;
     drop(joined);
@@ -193,23 +200,21 @@ fn is_ours(path: &Path) -> bool {
     identity(path).is_some() && identity(path) == identity(Path::new("/proc/self/ns/net"))
 }
 
-/// What the container will have on the host: control groups when the spec names them and we may make them.
-fn belongings(cli: &Cli, bundle: &oci::Bundle) -> Result<Belongings> {
-    let linux = bundle.spec.linux().as_ref();
-    let path = linux.and_then(|linux| linux.cgroups_path().as_ref()).and_then(|path| path.to_str());
-    let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let cgroups = match path {
-        Some(path) if nix::unistd::geteuid().is_root() && !cli.ignore_cgroups => {
-            Cgroups::create(path, resources)?
-        }
-        _ => Cgroups::default(),
-    };
+/// The path of the container's control groups, when its spec names them and we may make them.
+fn cgroups_path<'a>(cli: &Cli, bundle: &'a oci::Bundle) -> Option<&'a str> {
+    let linux = bundle.spec.linux().as_ref()?;
+    let path = linux.cgroups_path().as_ref()?.to_str()?;
+    (nix::unistd::geteuid().is_root() && !cli.ignore_cgroups).then_some(path)
+}
+
+/// What the container will have on the host beside control groups.
+fn belongings(bundle: &oci::Bundle) -> Belongings {
     let hooks = bundle.spec.hooks().clone().unwrap_or_default();
-    Ok(Belongings {
-        cgroups,
+    Belongings {
+        cgroups: Cgroups::default(),
         poststart: hooks.poststart().clone().unwrap_or_default(),
         poststop: hooks.poststop().clone().unwrap_or_default(),
-    })
+    }
 }
 
 /// Longest title of a process in bytes.

@@ -35,6 +35,7 @@ fn bad_input_is_named_in_one_line() {
     refuses(&root, &["kill", "ghost", "NOPE"], "NOPE");
     refuses(&root, &["exec", "ghost"], "COMMAND");
     refuses(&root, &["do"], "COMMAND");
+    refuses(&root, &["do", "--nosuch", "true"], "--nosuch");
     refuses(&root, &["do", "--rootfs", "/no/such", "true"], "/no/such");
     refuses(&root, &["do", "-v", "/a", "true"], "/a");
     refuses(&root, &["do", "-v", "/no/such:/b", "true"], "/no/such");

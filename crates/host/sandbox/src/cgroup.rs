@@ -163,6 +163,18 @@ fn inherit_cpuset(parent: &Path, dir: &Path) -> Result<(), SandboxError> {
 }
 
 impl Cgroups {
+    /// The groups of `path` before they are made: to be noted, so that they are found and removed even when
+    /// whoever makes them is killed.
+    pub fn plan(path: &str) -> Result<Self, SandboxError> {
+        let below = below(path)?;
+        let group = |hierarchy: Hierarchy| Group {
+            dir: hierarchy.mount.join(&below),
+            controllers: Vec::new(),
+            version: hierarchy.version,
+        };
+        Ok(Self(hierarchies(&read("/proc/self/mountinfo".as_ref())?).into_iter().map(group).collect()))
+    }
+
     /// Makes the groups of `path` with their limits.
     pub fn create(path: &str, resources: Option<&LinuxResources>) -> Result<Self, SandboxError> {
         let below = below(path)?;
@@ -321,7 +333,7 @@ impl Drop for Joined {
 
 #[cfg(test)]
 mod tests {
-    use super::{Version, below, hierarchies, place};
+    use super::{Cgroups, Version, below, hierarchies, place};
     use std::path::{Path, PathBuf};
 
     const MOUNTS: &str = "\
@@ -342,6 +354,16 @@ nonsense
         let text = "2:cpu,cpuacct:/a/b\n1:name=systemd:/\n0::/c:d\n";
         let places: Vec<_> = found.iter().filter_map(|hierarchy| place(text, hierarchy)).collect();
         assert_eq!(places, ["a/b", "", "c:d"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_plan_names_groups_that_need_not_be_there() {
+        let plan = Cgroups::plan("/rampart-no-such/group").expect("good");
+        assert!(
+            plan.0.iter().all(|group| group.dir.ends_with("rampart-no-such/group") && !group.dir.exists())
+        );
+        plan.remove().expect("nothing to do");
+        assert!(Cgroups::plan("..").is_err());
     }
 
     #[test]

@@ -23,12 +23,21 @@ const FAILURE: u8 = 1;
 
 /// Runs this process as a Gofer. Returns its exit code.
 pub fn gofer() -> u8 {
+    name("runsc-gofer");
     reporting(serve)
 }
 
 /// Runs this process as a Sentry. Returns its exit code, which is the container's.
 pub fn boot() -> u8 {
+    name("runsc-sentry");
     reporting(run)
+}
+
+/// What lists of the host's processes call us, instead of the `exe` we were started as.
+fn name(name: &str) {
+    if let Err(error) = std::fs::write("/proc/self/comm", name) {
+        tracing::debug!(%error, "this process keeps its name");
+    }
 }
 
 /// Tells the parent of a failure.

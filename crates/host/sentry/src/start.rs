@@ -94,6 +94,7 @@ pub fn run(
         cpu: early.model.clone(),
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
         memory: config.resources.memory.map_or(early.memory, |memory| memory.min(early.memory)),
+        memory_limited: config.resources.memory.is_some_and(|memory| memory < early.memory),
         now: now(),
         devices: AtomicU32::new(0),
     });

@@ -46,6 +46,8 @@ pub(crate) struct Materials {
     pub(crate) cpus: u32,
     /// Bytes of memory the guest is told of.
     pub(crate) memory: u64,
+    /// The host holds the sandbox to them.
+    pub(crate) memory_limited: bool,
     /// Now.
     pub(crate) now: Timespec,
     /// The network, for `/proc/net`.
@@ -143,10 +145,11 @@ impl Builder<'_> {
         }
         let fail = |errno| BootError::Mount { target: mount.target.clone(), errno };
         let mut options = tmpfs_options(self.materials.device(), &mount.options);
-        if !mount.options.iter().any(|option| option.starts_with("size=")) {
+        if !has_size(&mount.options) {
             // What is written stays in memory: that is the limit.
-            options.size = options.size.max(self.materials.memory);
-            options.inodes = options.inodes.max(self.materials.memory / abi::PAGE_SIZE);
+            let room = self.materials.room_of_a_tmpfs().unwrap_or(options.size.max(self.materials.memory));
+            options.size = room;
+            options.inodes = options.inodes.max(room / abi::PAGE_SIZE);
         }
         let upper = TmpFs::new(options, Arc::new(HostMemory));
         let layers = Layers::over(upper.as_ref(), vec![lower.root()]).map_err(fail)?;
@@ -204,7 +207,17 @@ impl Materials {
 
     /// A tmpfs with the options of `mount(2)`.
     pub(crate) fn tmpfs(&self, options: &[String]) -> Arc<dyn FileSystem> {
-        TmpFs::new(tmpfs_options(self.device(), options), Arc::new(HostMemory))
+        let mut wanted = tmpfs_options(self.device(), options);
+        if let Some(room) = self.room_of_a_tmpfs().filter(|_| !has_size(options)) {
+            wanted.size = wanted.size.min(room);
+        }
+        TmpFs::new(wanted, Arc::new(HostMemory))
+    }
+
+    /// What one without a size may take, when the host holds the sandbox to its memory: half, as Linux gives of a
+    /// machine's. With all of it a guest that fills one would be ended instead of told that it is full.
+    fn room_of_a_tmpfs(&self) -> Option<u64> {
+        self.memory_limited.then_some(self.memory / 2)
     }
 
     /// The terminals once more: there is one set of them.
@@ -282,6 +295,11 @@ pub(crate) fn tmpfs_options(dev: u64, given: &[String]) -> Options {
         }
     }
     options
+}
+
+/// Do options of a tmpfs say how large it may be?
+fn has_size(options: &[String]) -> bool {
+    options.iter().any(|option| option.starts_with("size="))
 }
 
 /// A number with an optional `k`, `m` or `g`.

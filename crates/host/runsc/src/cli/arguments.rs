@@ -21,7 +21,7 @@ pub(crate) struct Do {
     #[arg(short, long)]
     pub(crate) env: Vec<String>,
     /// Program and arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required = true, trailing_var_arg = true)]
     pub(crate) command: Vec<String>,
 }
 
