@@ -1,6 +1,7 @@
 # In the sandbox: talks to the peer outside (10.77.0.1, fd77::1), then serves it until told to end.
 import hashlib
 import socket
+import sys
 import threading
 
 done = threading.Event()
@@ -45,6 +46,16 @@ def serve(server):
         threading.Thread(target=one, args=(stream,), daemon=True).start()
 
 
+if "denied" in sys.argv:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        try:
+            socket.socket(socket.AF_INET, kind).connect(("10.77.0.1", 7))
+            assert kind == socket.SOCK_DGRAM
+            socket.socket(socket.AF_INET, kind).sendto(b"?", ("10.77.0.1", 7))
+        except PermissionError:
+            continue
+        raise AssertionError("port 7 may be reached")
+    print("denied ok", flush=True)
 for family, host in ((socket.AF_INET, "10.77.0.1"), (socket.AF_INET6, "fd77::1")):
     client(host, family)
 for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "fd77::2")):

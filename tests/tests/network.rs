@@ -85,13 +85,15 @@ fn script(name: &str) -> PathBuf {
 }
 
 /// A bundle whose program is the guest of this test, in network namespace `namespace`.
-fn bundle(dir: &Path, namespace: &str) {
+fn bundle(dir: &Path, namespace: &str, arguments: &[&str]) {
     let text = std::fs::read_to_string(script("guest.py")).expect("the script");
+    let mut program = vec!["python3", "-c", &text];
+    program.extend(arguments);
     let capabilities = json!(["CAP_NET_BIND_SERVICE"]);
     let spec = json!({
         "ociVersion": "1.0.2",
         "process": {
-            "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["python3", "-c", text],
+            "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": program,
             "env": ["PATH=/usr/local/bin:/usr/bin:/bin"],
             "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities },
         },
@@ -112,8 +114,9 @@ fn peak(pid: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Runs both ends over a link of `mtu` bytes, until both have seen all of it.
-fn talk(name: &str, mtu: u32, peer_arguments: &[&str]) {
+/// Runs both ends over a link of `mtu` bytes, until both have seen all of it. What the peer, `runsc` and the guest
+/// are told beside.
+fn talk(name: &str, mtu: u32, [peer_arguments, flags, guest_arguments]: [&[&str]; 3]) {
     let runsc = std::env::var_os(RUNSC).filter(|_| nix::unistd::geteuid().is_root());
     let Some(runsc) = runsc else {
         println!("skipped: needs root and RAMPART_RUNSC");
@@ -121,7 +124,7 @@ fn talk(name: &str, mtu: u32, peer_arguments: &[&str]) {
     };
     let link = Link::new(name, mtu);
     let dir = tempfile::tempdir().expect("a directory");
-    bundle(dir.path(), &link.ours);
+    bundle(dir.path(), &link.ours, guest_arguments);
     let mut peer = Command::new("ip");
     peer.args(["netns", "exec", &link.theirs, "python3"]).arg(script("peer.py")).args(peer_arguments);
     peer.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -129,7 +132,12 @@ fn talk(name: &str, mtu: u32, peer_arguments: &[&str]) {
     let mut said = BufReader::new(peer.0.stdout.take().expect("a pipe")).lines();
     assert_eq!(said.next().and_then(Result::ok).as_deref(), Some("ready"));
     let mut guest = Command::new(runsc);
-    guest.arg("--root").arg(dir.path().join("root")).args(["--ignore-cgroups", "run", "--bundle"]);
+    guest
+        .arg("--root")
+        .arg(dir.path().join("root"))
+        .arg("--ignore-cgroups")
+        .args(flags)
+        .args(["run", "--bundle"]);
     let pid = dir.path().join("pid");
     guest.arg(dir.path()).arg("--pid-file").arg(&pid).arg(name);
     let mut guest = Running(guest.stdin(Stdio::null()).spawn().expect("runsc starts"));
@@ -147,15 +155,21 @@ fn talk(name: &str, mtu: u32, peer_arguments: &[&str]) {
 
 #[test]
 fn small_packets_go_both_ways() {
-    talk("small", 1500, &[]);
+    talk("small", 1500, [&[], &[], &[]]);
 }
 
 #[test]
 fn large_packets_go_both_ways() {
-    talk("large", 9000, &[]);
+    talk("large", 9000, [&[], &[], &[]]);
 }
 
 #[test]
 fn an_attack_from_outside_is_outlived() {
-    talk("attack", 1500, &["attack"]);
+    talk("attack", 1500, [&["attack"], &[], &[]]);
+}
+
+#[test]
+fn only_what_is_allowed_is_reached() {
+    let rules = "--egress-rules=allow:10.77.0.1@5000-5999,allow:fd77::/64";
+    talk("egress", 1500, [&[], &["--egress=deny", rules], &["denied"]]);
 }

@@ -21,5 +21,7 @@ pub use client::{Client, bind};
 pub use message::{
     ControlError, ExitStatus, MAX_MESSAGE, Process, ProcessInfo, Reply, Request, Rlimit, Target,
 };
-pub use network::{AddressConfig, LinkConfig, NeighborConfig, NetworkConfig, RouteConfig};
+pub use network::{
+    AddressConfig, EgressConfig, EgressRule, LinkConfig, NeighborConfig, NetworkConfig, RouteConfig,
+};
 pub use server::{Begin, Guest, Server};

@@ -14,6 +14,32 @@ pub struct NetworkConfig {
     pub routes: Vec<RouteConfig>,
     /// Neighbours that are known for good.
     pub neighbors: Vec<NeighborConfig>,
+    /// Who may be reached.
+    pub egress: EgressConfig,
+}
+
+/// Who may be reached: the first rule that fits decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EgressConfig {
+    /// Nothing may be reached but what a rule allows.
+    pub denies: bool,
+    /// In order.
+    pub rules: Vec<EgressRule>,
+}
+
+/// A rule about who may be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EgressRule {
+    /// What is so may be reached, or may not.
+    pub allow: bool,
+    /// Where to.
+    pub to: IpAddr,
+    /// Bits of that which count.
+    pub prefix: u8,
+    /// The first port, and the last.
+    pub ports: (u16, u16),
 }
 
 /// An interface.

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod compat;
+mod egress;
 mod words;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ pub(crate) use arguments::{
     Volume, Wait,
 };
 use compat::Compat;
+use egress::{Egress, Rules};
 
 /// An application kernel for containers.
 #[derive(Debug, Parser)]
@@ -70,6 +72,13 @@ pub(crate) struct Cli {
     /// are taken over (sandbox), or only a loopback (none)
     #[arg(long, global = true, value_enum, default_value = "sandbox")]
     pub(crate) network: NetworkMode,
+    /// Whether a container may reach what no rule is about
+    #[arg(long, global = true, value_enum, default_value = "allow")]
+    pub(crate) egress: Egress,
+    /// What it may reach and what not: allow:ADDRESS[/BITS][@PORT[-PORT]] or deny:..., with commas between; the
+    /// first that fits decides
+    #[arg(long, global = true, default_value = "", hide_default_value = true, value_parser = egress::rules)]
+    pub(crate) egress_rules: Rules,
     /// Make no control groups, and set no limits with them
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]

@@ -163,7 +163,7 @@ fn launch(
         }
     }
     if cli.network == NetworkMode::Sandbox {
-        give_network(&client, bundle, sandbox.pid())?;
+        give_network(cli, &client, bundle, sandbox.pid())?;
     }
     if let (Some(pty), Some(socket)) = (&pty, &arguments.detached.console_socket) {
         pty.send_master(socket)?;
@@ -173,7 +173,7 @@ fn launch(
 
 /// Gives a container the links of its network namespace: of the one that the spec names, or of the Sentry's own,
 /// into which hooks may have put some. One that is to use the host's own namespace gets none.
-fn give_network(client: &Client, bundle: &oci::Bundle, sentry: i32) -> Result<()> {
+fn give_network(cli: &Cli, client: &Client, bundle: &oci::Bundle, sentry: i32) -> Result<()> {
     let linux = bundle.spec.linux().as_ref();
     let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
     let network = |namespace: &&LinuxNamespace| namespace.typ() == LinuxNamespaceType::Network;
@@ -190,7 +190,9 @@ fn give_network(client: &Client, bundle: &oci::Bundle, sentry: i32) -> Result<()
         return Ok(());
     }
     let Some(found) = Found::look(&path)? else { return Ok(()) };
-    client.attach(found.config.clone(), &found.sockets())?;
+    let mut config = found.config.clone();
+    config.egress = cli.egress_rules.config(cli.egress);
+    client.attach(config, &found.sockets())?;
     Ok(found.take_over()?)
 }
 

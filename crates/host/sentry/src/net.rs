@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use control::{LinkConfig, NetworkConfig};
 use devfs::Randomness;
-use netstack::{Config, Frame, Neighbor, Nic, Prefix, Route, VNET_LEN};
+use netstack::{Config, Egress, EgressRule, Frame, Neighbor, Nic, Prefix, Route, VNET_LEN};
 use nix::errno::Errno as HostErrno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -112,10 +112,19 @@ fn stack(config: &NetworkConfig, seed: u64) -> Config {
         metric: route.metric,
     };
     let neighbor = |known: &control::NeighborConfig| Neighbor { ip: known.ip, mac: known.mac };
+    let rule = |rule: &control::EgressRule| EgressRule {
+        allow: rule.allow,
+        to: Prefix { ip: rule.to, bits: rule.prefix },
+        ports: rule.ports.0..=rule.ports.1,
+    };
     Config {
         nics: config.links.iter().map(nic).collect(),
         routes: config.routes.iter().map(route).collect(),
         neighbors: config.neighbors.iter().map(neighbor).collect(),
+        egress: Egress {
+            denies: config.egress.denies,
+            rules: config.egress.rules.iter().map(rule).collect(),
+        },
         seed,
     }
 }
@@ -206,7 +215,7 @@ mod tests {
         };
         let gateway = Some([10, 0, 0, 1].into());
         let route = RouteConfig { to: [0; 4].into(), prefix: 0, gateway, link: 4, source: None, metric: 0 };
-        NetworkConfig { links: vec![link], routes: vec![route], neighbors: Vec::new() }
+        NetworkConfig { links: vec![link], routes: vec![route], ..NetworkConfig::default() }
     }
 
     #[test]

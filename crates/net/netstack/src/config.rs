@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use crate::egress::Egress;
+
 /// A network: its address, and how many bits of it count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
@@ -86,6 +88,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Neighbours.
     pub neighbors: Vec<Neighbor>,
+    /// Who may be reached.
+    pub egress: Egress,
     /// What nobody outside can guess: sequence numbers follow from it.
     pub seed: u64,
 }

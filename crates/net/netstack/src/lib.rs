@@ -17,6 +17,7 @@
 
 mod config;
 mod device;
+mod egress;
 mod neighbor;
 mod packet;
 mod reassembly;
@@ -25,8 +26,9 @@ mod stack;
 mod vnet;
 
 pub use config::{Config, Neighbor, Nic, Prefix, Route, TcpSettings};
+pub use egress::{Egress, Rule as EgressRule};
 pub use stack::{
-    ConnId, ConnectError, Counters, Datagram, Event, Failure, Frame, Stack, Status, Syn, TcpPhase,
+    ConnId, ConnectError, Counters, Datagram, Event, Failure, Frame, SendError, Stack, Status, Syn, TcpPhase,
     Unreachable,
 };
 pub use vnet::{LEN as VNET_LEN, VnetHeader};

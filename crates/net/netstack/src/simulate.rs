@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use crate::{Config, Event, Nic, Prefix, Route, Stack};
+use crate::{Config, Egress, Event, Nic, Prefix, Route, Stack};
 
 /// Small and deterministic (xorshift64*).
 #[derive(Clone, Debug)]
@@ -76,6 +76,7 @@ pub fn config(side: usize, mtu: u32, segments: bool) -> Config {
         routes: addresses.iter().copied().map(route).collect(),
         nics: vec![Nic { index: 2, mac: [2, 0, 0, 0, 0, side as u8 + 1], mtu, addresses, segments }],
         neighbors: Vec::new(),
+        egress: Egress::default(),
         seed: 7 + side as u64,
     }
 }

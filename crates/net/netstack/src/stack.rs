@@ -21,12 +21,14 @@ use smoltcp::wire::HardwareAddress;
 
 use crate::config::{Config, Nic};
 use crate::device::{self, Port};
+use crate::egress::Answerable;
 use crate::neighbor::Neighbors;
 use crate::reassembly::Reassembly;
 
 pub use events::{Counters, Datagram, Event, Failure, Frame, Syn, Unreachable};
 use tcp::Connections;
 pub use tcp::{ConnId, ConnectError, Status, TcpPhase};
+pub use udp::SendError;
 
 /// Most frames that wait to be taken; more are lost, as in the queue of a device.
 const MAX_FRAMES: usize = 16_384;
@@ -46,6 +48,8 @@ pub struct Stack<H> {
     reassembly: Reassembly,
     connections: Connections<H>,
     nothing: SocketSet<'static>,
+    answerable: Answerable,
+    denied: u64,
     ident: u32,
     /// Errors that may still be sent, and when their number was last topped up.
     errors: (u32, Duration),
@@ -86,6 +90,8 @@ impl<H: Clone> Stack<H> {
             reassembly: Reassembly::default(),
             connections: Connections::default(),
             nothing: SocketSet::new(Vec::new()),
+            answerable: Answerable::default(),
+            denied: 0,
             errors: (udp::ERRORS_AT_ONCE, now),
             events: Vec::new(),
             frames: VecDeque::new(),
@@ -96,6 +102,11 @@ impl<H: Clone> Stack<H> {
     /// What it was made with.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Connections and datagrams that [`Config::egress`] has not let go.
+    pub fn denied(&self) -> u64 {
+        self.denied
     }
 
     /// Frames that interface `nic` has seen.

@@ -194,7 +194,7 @@ impl Netlink {
         let mut routes = self.dump(GET_ROUTE, NEW_ROUTE, route)?;
         routes.retain(|route| known(route.link));
         let neighbors = self.dump(GET_NEIGHBOR, NEW_NEIGHBOR, neighbor)?;
-        Ok(NetworkConfig { links, routes, neighbors })
+        Ok(NetworkConfig { links, routes, neighbors, ..NetworkConfig::default() })
     }
 
     /// Removes an address from interface `index`.

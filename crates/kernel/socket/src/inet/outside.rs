@@ -22,6 +22,8 @@ use super::udp::{self, Datagram};
 #[cfg(test)]
 mod tests;
 
+/// Of so many things that were not let out each is logged.
+const MAX_LOGGED: u64 = 100;
 /// Nothing is due.
 const NEVER: u64 = u64::MAX;
 
@@ -136,6 +138,15 @@ impl Outside {
     /// What has gone through interface `nic`.
     pub fn counters(&self, nic: u32) -> Counters {
         self.look(|stack| stack.counters(nic))
+    }
+
+    /// Something was not let out: logs it, when there are many not each, and says what the guest is told.
+    pub(super) fn denied(&self, what: &str, to: SocketAddr) -> Errno {
+        let count = self.look(|stack| stack.denied());
+        if count <= MAX_LOGGED || count.is_power_of_two() {
+            tracing::warn!(what, %to, count, "not let out");
+        }
+        Errno::EPERM
     }
 
     /// Acts on something that has happened.

@@ -56,7 +56,7 @@ impl<H: Clone> Stack<H> {
         }
         match view.protocol {
             IpProtocol::Tcp if self.config.is_own(view.to) => self.take_segment(at, &view, now),
-            IpProtocol::Udp => self.take_datagram(at, &view),
+            IpProtocol::Udp => self.take_datagram(at, &view, now),
             IpProtocol::Icmp | IpProtocol::Icmpv6 => self.take_icmp(&view, now),
             _ if self.config.is_own(view.to) && !view.from.is_unspecified() => {
                 self.send_unreachable(view.whole, super::Unreachable::Protocol, now);

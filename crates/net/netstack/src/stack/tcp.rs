@@ -35,6 +35,9 @@ pub enum ConnectError {
     /// There is one between these two.
     #[error("there is a connection between these addresses")]
     InUse,
+    /// It may not be reached.
+    #[error("it may not be reached")]
+    Denied,
     /// No way leads there.
     #[error("no way leads there")]
     NoRoute,

@@ -145,7 +145,7 @@ fn nobody_is_there() {
     let now = pair.now;
     let id = pair.sides[0].connect(ends(false, 1), &TcpSettings::default(), 0, now).expect("a way");
     let to = (SocketAddr::new(address(0, true), 5), SocketAddr::new(address(1, true), 6));
-    assert!(pair.sides[0].send_datagram(to, b"?", (64, 0), now));
+    assert_eq!(pair.sides[0].send_datagram(to, b"?", (64, 0), now), Ok(()));
     let mut lost = false;
     let until = now + Duration::from_secs(5);
     while pair.now < until && !pair.is_idle() {
@@ -156,7 +156,7 @@ fn nobody_is_there() {
     assert!(lost);
     assert_eq!(pair.sides[0].status(id).and_then(|status| status.failure), Some(Failure::Unreachable));
     let far = (SocketAddr::new(address(0, false), 5), "192.0.2.1:1".parse().expect("one"));
-    assert!(!pair.sides[0].send_datagram(far, b"?", (64, 0), now));
+    assert_eq!(pair.sides[0].send_datagram(far, b"?", (64, 0), now), Err(super::SendError::NoRoute));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn datagrams_of_any_size_arrive() {
         for len in [0, 1, 1472, 1473, 9000, 65_000] {
             let now = pair.now;
             let data = pattern(len, 8);
-            assert!(pair.sides[0].send_datagram((from, to), &data, (64, 0), now));
+            assert_eq!(pair.sides[0].send_datagram((from, to), &data, (64, 0), now), Ok(()));
             let until = now + Duration::from_secs(1);
             let mut got = Vec::new();
             while pair.now < until {
@@ -192,7 +192,7 @@ fn who_sends_to_a_closed_port_is_told() {
         let (from, to) = ends(v6, 9);
         let now = pair.now + Duration::from_secs(1);
         pair.now = now;
-        assert!(pair.sides[0].send_datagram((from, to), b"hello", (64, 0), now));
+        assert_eq!(pair.sides[0].send_datagram((from, to), b"hello", (64, 0), now), Ok(()));
         let mut told = false;
         for _ in 0..50 {
             for (side, event) in pair.step(now + Duration::from_secs(1)) {
@@ -308,4 +308,18 @@ fn what_makes_no_sense_does_no_harm() {
         assert!(stack.connections() <= 600);
     }
     assert!(stack.counters(2).bad > 1000);
+}
+
+#[test]
+fn who_may_not_be_reached_is_not() {
+    let mut config = config(0, 1500, false);
+    config.egress.denies = true;
+    let mut stack = Stack::<u32>::new(config, Duration::from_secs(1));
+    let now = Duration::from_secs(2);
+    let settings = TcpSettings { receive: 4096, send: 4096, ..TcpSettings::default() };
+    let refused = stack.connect(ends(false, 1), &settings, 0, now);
+    assert_eq!(refused, Err(super::ConnectError::Denied));
+    assert_eq!(stack.send_datagram(ends(false, 1), b"?", (64, 0), now), Err(super::SendError::Denied));
+    assert_eq!((stack.denied(), stack.connections()), (2, 0));
+    assert!(stack.next_frame().is_none());
 }

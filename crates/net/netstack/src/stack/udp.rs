@@ -24,6 +24,17 @@ const REPLY6: u8 = 129;
 const UNREACHABLE4: u8 = 3;
 const UNREACHABLE6: u8 = 1;
 
+/// Why a datagram was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// No way leads there.
+    #[error("no way leads there")]
+    NoRoute,
+    /// It may not be reached.
+    #[error("it may not be reached")]
+    Denied,
+}
+
 /// The two ports at the front of a transport.
 fn ports(payload: &[u8]) -> Option<(u16, u16)> {
     let [a, b, c, d] = *payload.first_chunk()?;
@@ -31,7 +42,7 @@ fn ports(payload: &[u8]) -> Option<(u16, u16)> {
 }
 
 impl<H: Clone> Stack<H> {
-    pub(super) fn take_datagram(&mut self, at: usize, view: &View<'_>) -> Option<()> {
+    pub(super) fn take_datagram(&mut self, at: usize, view: &View<'_>, now: Duration) -> Option<()> {
         let (from, to) = ports(view.payload)?;
         let [a, b] = *view.payload.get(4..)?.first_chunk()?;
         let len = usize::from(u16::from_be_bytes([a, b]));
@@ -39,9 +50,13 @@ impl<H: Clone> Stack<H> {
         if len < 8 || len > view.payload.len() || from == 0 && view.from.is_unspecified() {
             return None;
         }
+        let ends = (SocketAddr::new(view.to, to), SocketAddr::new(view.from, from));
+        if self.config.egress.is_strict() && self.config.is_own(view.to) {
+            self.answerable.heard(ends, now);
+        }
         self.events.push(Event::Datagram(Datagram {
-            from: SocketAddr::new(view.from, from),
-            to: SocketAddr::new(view.to, to),
+            from: ends.1,
+            to: ends.0,
             hops: view.hops,
             class: view.class,
             nic: self.ports.get(at)?.nic.index,
@@ -58,21 +73,26 @@ impl<H: Clone> Stack<H> {
         }
     }
 
-    /// Sends a datagram with `hops` and traffic class `class`. `false` when no way leads there.
+    /// Sends a datagram with `hops` and traffic class `class`.
+    ///
+    /// # Errors
+    /// When no way leads there, or it may not go.
     pub fn send_datagram(
         &mut self,
         (from, to): (SocketAddr, SocketAddr),
         data: &[u8],
         (hops, class): (u8, u8),
         now: Duration,
-    ) -> bool {
-        let Some((at, _)) = self.way(from.ip(), to.ip()) else { return false };
+    ) -> Result<(), SendError> {
+        let (at, _) = self.way(from.ip(), to.ip()).ok_or(SendError::NoRoute)?;
+        if !self.config.egress.allows(to) && !self.answerable.has((from, to), now) {
+            self.denied += 1;
+            return Err(SendError::Denied);
+        }
         let mtu = self.ports.get(at).map_or(0, |port| port.nic.mtu as usize);
         let shape = Shape { hops, class, ident: self.next_ident() };
-        match packet::datagram(from, to, data, shape, mtu) {
-            Some(out) => self.send_packet(out, now),
-            None => false,
-        }
+        let out = packet::datagram(from, to, data, shape, mtu).ok_or(SendError::NoRoute)?;
+        if self.send_packet(out, now) { Ok(()) } else { Err(SendError::NoRoute) }
     }
 
     pub(super) fn take_icmp(&mut self, view: &View<'_>, now: Duration) -> Option<()> {

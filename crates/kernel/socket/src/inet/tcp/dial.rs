@@ -26,6 +26,7 @@ impl Core {
         let owner = Owner::Socket(Arc::downgrade(self));
         let begun = outside.with(|stack, now| stack.connect(tuple, &settings, owner, now));
         let id = begun.map_err(|error| match error {
+            ConnectError::Denied => outside.denied("connection", tuple.1),
             ConnectError::InUse => Errno::EADDRNOTAVAIL,
             ConnectError::NoRoute => Errno::ENETUNREACH,
             ConnectError::TooMany => Errno::ENOBUFS,

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use abi::Errno;
 use abi::socket::MsgFlags;
 use guestmem::{IoSink, IoSource};
+use netstack::SendError;
 use vfs::Result;
 
 use super::UdpSocket;
@@ -116,9 +117,11 @@ impl UdpSocket {
         let stays = if several { from.ip().is_loopback() } else { network.is_local(to.ip()) };
         if let Some(outside) = network.outside().filter(|_| !stays) {
             let shape = (sending.ttl, sending.tos);
-            if !outside.with(|stack, now| stack.send_datagram((from, to), &data, shape, now)) {
-                return Err(Errno::ENETUNREACH);
-            }
+            let sent = outside.with(|stack, now| stack.send_datagram((from, to), &data, shape, now));
+            sent.map_err(|error| match error {
+                SendError::Denied => outside.denied("datagram", to),
+                SendError::NoRoute => Errno::ENETUNREACH,
+            })?;
             if !several {
                 return Ok(());
             }

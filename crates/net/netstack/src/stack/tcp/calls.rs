@@ -35,6 +35,10 @@ impl<H: Clone> Stack<H> {
     ) -> Result<ConnId, ConnectError> {
         let (local, remote) = plain(ends);
         let (at, _) = self.way(local.ip(), remote.ip()).ok_or(ConnectError::NoRoute)?;
+        if !self.config.egress.allows(remote) {
+            self.denied += 1;
+            return Err(ConnectError::Denied);
+        }
         if self.connections.find((local, remote)).is_some() {
             return Err(ConnectError::InUse);
         }
