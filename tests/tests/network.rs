@@ -132,14 +132,12 @@ fn talk(name: &str, mtu: u32, [peer_arguments, flags, guest_arguments]: [&[&str]
     let mut said = BufReader::new(peer.0.stdout.take().expect("a pipe")).lines();
     assert_eq!(said.next().and_then(Result::ok).as_deref(), Some("ready"));
     let mut guest = Command::new(runsc);
-    guest
-        .arg("--root")
-        .arg(dir.path().join("root"))
-        .arg("--ignore-cgroups")
-        .args(flags)
-        .args(["run", "--bundle"]);
-    let pid = dir.path().join("pid");
-    guest.arg(dir.path()).arg("--pid-file").arg(&pid).arg(name);
+    guest.arg("--root").arg(dir.path().join("root")).arg("--ignore-cgroups").args(flags);
+    let (pid, log) = (dir.path().join("pid"), dir.path().join("pcap"));
+    if flags.is_empty() {
+        guest.arg("--pcap-log").arg(&log);
+    }
+    guest.args(["run", "--bundle"]).arg(dir.path()).arg("--pid-file").arg(&pid).arg(name);
     let mut guest = Running(guest.stdin(Stdio::null()).spawn().expect("runsc starts"));
     let mut most = 0;
     let start = Instant::now();
@@ -150,6 +148,14 @@ fn talk(name: &str, mtu: u32, [peer_arguments, flags, guest_arguments]: [&[&str]
     }
     assert!(guest.ended_well(), "the guest failed");
     assert!(peer.ended_well(), "the peer failed after {:?}", said.map_while(Result::ok).collect::<Vec<_>>());
+    if flags.is_empty() {
+        let bytes = std::fs::read(&log).expect("a log of packets");
+        assert!(
+            bytes.starts_with(&0xa1b2_3c4d_u32.to_ne_bytes()) && bytes.len() > 1_000_000,
+            "{}",
+            bytes.len()
+        );
+    }
     assert!((1..MOST_MEMORY).contains(&most), "the Sentry has had {most} KiB");
 }
 

@@ -16,6 +16,8 @@ pub struct NetworkConfig {
     pub neighbors: Vec<NeighborConfig>,
     /// Who may be reached.
     pub egress: EgressConfig,
+    /// One more descriptor is of a file into which all frames are to be written.
+    pub captures: bool,
 }
 
 /// Who may be reached: the first rule that fits decides.

@@ -72,6 +72,9 @@ pub(crate) struct Cli {
     /// are taken over (sandbox), or only a loopback (none)
     #[arg(long, global = true, value_enum, default_value = "sandbox")]
     pub(crate) network: NetworkMode,
+    /// File for all frames of a container's links, in libpcap's format
+    #[arg(long, global = true)]
+    pub(crate) pcap_log: Option<PathBuf>,
     /// Whether a container may reach what no rule is about
     #[arg(long, global = true, value_enum, default_value = "allow")]
     pub(crate) egress: Egress,

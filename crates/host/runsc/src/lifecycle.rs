@@ -1,6 +1,7 @@
 //! The life of a container: `create`, `start`, `run`, `kill`, `delete`, `wait`.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -192,7 +193,12 @@ fn give_network(cli: &Cli, client: &Client, bundle: &oci::Bundle, sentry: i32) -
     let Some(found) = Found::look(&path)? else { return Ok(()) };
     let mut config = found.config.clone();
     config.egress = cli.egress_rules.config(cli.egress);
-    client.attach(config, &found.sockets())?;
+    let mut descriptors = found.sockets();
+    let file = cli.pcap_log.as_deref().map(|path| File::create(path).with_context(|| format!("{path:?}")));
+    let file = file.transpose()?;
+    config.captures = file.is_some();
+    descriptors.extend(file.as_ref().map(AsFd::as_fd));
+    client.attach(config, &descriptors)?;
     Ok(found.take_over()?)
 }
 

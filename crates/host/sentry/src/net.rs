@@ -4,11 +4,14 @@
 //! [`control::Request::Attach`]; the Sentry itself can open none. What the frames mean is `netstack`'s, whose
 //! neighbour on the guest's side is [`socket::inet::Outside`].
 
+mod capture;
+
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use capture::Capture;
 use control::{LinkConfig, NetworkConfig};
 use devfs::Randomness;
 use netstack::{Config, Egress, EgressRule, Frame, Neighbor, Nic, Prefix, Route, VNET_LEN};
@@ -43,6 +46,7 @@ pub(crate) struct Connector {
 struct Sockets {
     links: Vec<(u32, OwnedFd)>,
     waker: Arc<EventFd>,
+    capture: Option<Capture>,
 }
 
 impl Connector {
@@ -53,9 +57,10 @@ impl Connector {
         Ok(Self { network, random, waker: Arc::new(waker), used: AtomicBool::new(false) })
     }
 
-    /// Gives the sandbox these links; `sockets` are theirs. Only once.
-    pub(crate) fn attach(&self, config: &NetworkConfig, sockets: Vec<OwnedFd>) -> Result<(), String> {
-        if sockets.len() != config.links.len() {
+    /// Gives the sandbox these links; `sockets` are theirs, and the last the file of `captures`. Only once.
+    pub(crate) fn attach(&self, config: &NetworkConfig, mut sockets: Vec<OwnedFd>) -> Result<(), String> {
+        let file = if config.captures { sockets.pop() } else { None };
+        if sockets.len() != config.links.len() || file.is_some() != config.captures {
             return Err(format!("{} sockets for {} links", sockets.len(), config.links.len()));
         }
         if self.used.swap(true, Ordering::Relaxed) {
@@ -65,7 +70,8 @@ impl Connector {
         self.random.fill(&mut seed).map_err(|errno| errno.to_string())?;
         let numbers = config.links.iter().map(|link| link.index);
         let links: Vec<_> = numbers.zip(sockets).collect();
-        let sockets = Arc::new(Sockets { links, waker: Arc::clone(&self.waker) });
+        let sockets =
+            Arc::new(Sockets { links, waker: Arc::clone(&self.waker), capture: file.map(Capture::new) });
         let outside =
             Outside::new(stack(config, u64::from_ne_bytes(seed)), Arc::clone(&sockets) as Arc<dyn Link>);
         self.network.add_links(config.links.iter().map(shown));
@@ -132,6 +138,9 @@ fn stack(config: &NetworkConfig, seed: u64) -> Config {
 impl Link for Sockets {
     fn send(&self, frame: &Frame) {
         let Some((_, socket)) = self.links.iter().find(|(nic, _)| *nic == frame.nic) else { return };
+        if let Some(capture) = &self.capture {
+            capture.add(&frame.bytes);
+        }
         for _ in 0..2 {
             match send(socket.as_raw_fd(), &frame.bytes, MsgFlags::MSG_DONTWAIT) {
                 Err(HostErrno::EAGAIN | HostErrno::ENOBUFS) => {
@@ -175,7 +184,12 @@ fn read_frames(sockets: &Sockets, waker: &EventFd, outside: &Outside, network: &
             while ready.get(n + 1) == Some(&true) && sizes.len() < BATCH {
                 let Some(buffer) = buffers.get_mut(sizes.len()) else { break };
                 match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
-                    Ok(len) => sizes.push((*nic, len)),
+                    Ok(len) => {
+                        if let Some(capture) = &sockets.capture {
+                            capture.add(buffer.get(..len).unwrap_or_default());
+                        }
+                        sizes.push((*nic, len));
+                    }
                     // Nothing more, or an interface that is down; which is told once.
                     Err(_) => break,
                 }

@@ -43,7 +43,8 @@ const fn never(name: &'static str, reason: &'static str) -> Row {
 }
 
 const NO_GO: &str = "there is no Go runtime to profile or to trace";
-const NO_STACK: &str = "it tunes a network stack that is not here";
+const NO_STACK: &str = "the network stack here has no such part";
+const LEFT: &str = "large segments and checksums are always left to the device";
 const NO_SAVE: &str = "containers are not saved";
 const NO_PROXY: &str = "no devices of the host are passed through";
 
@@ -73,7 +74,7 @@ pub(crate) const ROWS: &[Row] = &[
     only("fdlimit", &["-1"], "descriptors are those that the host allows"),
     never("final-metrics-log", "there are no metrics"),
     only("gofer-network-namespace", &["new", "null"], "a Gofer always has an empty one of its own"),
-    off("gso", NO_STACK),
+    on("gso", LEFT),
     never("gvisor-marker-file", "there is no such file"),
     only("host-fifo", &["none"], "named pipes of the host are not opened"),
     only("host-settings", &["ignore"], "settings of the host are the operator's"),
@@ -92,7 +93,6 @@ pub(crate) const ROWS: &[Row] = &[
     never("panic-log", "why a sandbox ended is in --log"),
     only("panic-signal", &["-1"], "there is no signal that makes a Sentry panic"),
     off("pause-external-networking", NO_SAVE),
-    never("pcap-log", NO_STACK),
     never("platform_device_path", "the platform needs no device"),
     never("pod-init-config", "there are no trace sessions"),
     off("profile", NO_GO),
@@ -108,7 +108,7 @@ pub(crate) const ROWS: &[Row] = &[
     off("reproduce-nftables", NO_STACK),
     only("restore-spec-validation", &["enforce"], NO_SAVE),
     only("rootless", &["auto", "true", "false"], "it is found out"),
-    off("rx-checksum-offload", NO_STACK),
+    on("rx-checksum-offload", LEFT),
     never("shared-root", "sandboxes share nothing"),
     off("software-gso", NO_STACK),
     off("strace-event", "system calls are logged, not sent"),
@@ -117,7 +117,7 @@ pub(crate) const ROWS: &[Row] = &[
     off("tpuproxy", NO_PROXY),
     never("trace", NO_GO),
     only("traceback", &["", "system"], NO_GO),
-    off("tx-checksum-offload", NO_STACK),
+    on("tx-checksum-offload", LEFT),
     only("watchdog-action", &["log", "logwarning"], "there is no watchdog over guests"),
 ];
 
