@@ -16,7 +16,7 @@ use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::ControlError;
-use crate::message::{ExitStatus, Process, ProcessInfo, Reply, Request, Target, receive, send};
+use crate::message::{ExitStatus, Member, Process, ProcessInfo, Reply, Request, Target, receive, send};
 use crate::network::NetworkConfig;
 
 /// Name of the socket in a container's directory.
@@ -26,6 +26,8 @@ const NAME: &str = "control";
 #[derive(Debug)]
 pub struct Client {
     socket: OwnedFd,
+    /// Whom it is about, when that is not the first container.
+    container: Option<String>,
 }
 
 fn new_socket() -> nix::Result<OwnedFd> {
@@ -66,7 +68,7 @@ impl Client {
             Ok(socket)
         };
         match make() {
-            Ok(socket) => Ok(Self { socket }),
+            Ok(socket) => Ok(Self::new(socket)),
             Err(nix::Error::ECONNREFUSED) => Err(ControlError::Gone),
             Err(error) => Err(failed(dir)(error)),
         }
@@ -74,7 +76,7 @@ impl Client {
 
     /// Over a socket that is connected.
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket }
+        Self { socket, container: None }
     }
 
     /// How long to wait for an answer, in whole seconds: for ever without one. Then the connection is of no further use.
@@ -106,6 +108,24 @@ impl Client {
             Reply::Ended(status) => Ok(status),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// From now on it is about another container of the sandbox than the first.
+    pub fn of(self, container: &str) -> Self {
+        Self { container: Some(container.into()), ..self }
+    }
+
+    /// Creates another container with these connections to its Gofer and first descriptors.
+    pub fn create(&self, member: Member, fds: &[BorrowedFd<'_>]) -> Result<(), ControlError> {
+        match self.ask(&Request::Create(Box::new(member)), fds)? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Ends another container and has it forgotten.
+    pub fn destroy(&self, container: &str) -> Result<(), ControlError> {
+        self.done(&Request::Destroy(container.into()))
     }
 
     /// Lists the processes.
@@ -145,7 +165,13 @@ impl Client {
     }
 
     fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply, ControlError> {
-        send(self.socket.as_fd(), request, fds)?;
+        match &self.container {
+            Some(container) => {
+                let (container, request) = (container.clone(), Box::new(request.clone()));
+                send(self.socket.as_fd(), &Request::Of { container, request }, fds)?;
+            }
+            None => send(self.socket.as_fd(), request, fds)?,
+        }
         receive(self.socket.as_fd()).map(|(reply, _)| reply)
     }
 }

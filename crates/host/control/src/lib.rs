@@ -19,7 +19,7 @@ mod tests;
 
 pub use client::{Client, bind};
 pub use message::{
-    ControlError, ExitStatus, MAX_MESSAGE, Process, ProcessInfo, Reply, Request, Rlimit, Target,
+    ControlError, ExitStatus, MAX_MESSAGE, Member, Process, ProcessInfo, Reply, Request, Rlimit, Target,
 };
 pub use network::{
     AddressConfig, EgressConfig, EgressRule, LinkConfig, NeighborConfig, NetworkConfig, RouteConfig,

@@ -40,11 +40,34 @@ pub enum Request {
     /// Run another program; the descriptors beside it, at least three, become its first ones. Answered by
     /// [`Reply::Started`].
     Exec(Box<Process>),
+    /// Create another container. Answered by [`Reply::Done`].
+    Create(Box<Member>),
+    /// Something about another container than the first.
+    Of {
+        /// Its id.
+        container: String,
+        /// What.
+        request: Box<Request>,
+    },
+    /// End another container, if it runs, and forget it. Answered by [`Reply::Done`], also when there is none.
+    Destroy(String),
     /// Change the limit of tasks, or without a number lift it. Answered by [`Reply::Done`].
     LimitTasks(Option<u32>),
     /// Give a container that has not started links to the outside; the descriptors beside it are theirs. Answered
     /// by [`Reply::Done`].
     Attach(Box<NetworkConfig>),
+}
+
+/// Another container of a sandbox, to be created beside its first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// Its id.
+    pub id: String,
+    /// Its configuration, a document in JSON as the Sentry is started with.
+    pub config: String,
+    /// How many of the descriptors beside it are connections to its Gofer; the others are its first ones.
+    pub connections: usize,
 }
 
 /// Whom a signal is for.

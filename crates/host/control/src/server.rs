@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::ControlError;
-use crate::message::{ExitStatus, Process, ProcessInfo, Reply, Request, Target, receive, send};
+use crate::message::{ExitStatus, Member, Process, ProcessInfo, Reply, Request, Target, receive, send};
 use crate::network::NetworkConfig;
 
 /// Most connections at a time; more wait in the socket's queue.
@@ -32,6 +32,26 @@ pub trait Guest: Send + Sync {
     fn attach(&self, config: &NetworkConfig, sockets: Vec<OwnedFd>) -> Result<(), String>;
     /// Waits for the end of a process that [`Guest::exec`] started.
     fn wait(&self, pid: u32) -> Result<ExitStatus, String>;
+    /// Creates another container with these connections to its Gofer and first descriptors.
+    fn create(&self, _: Member, _gofer: Vec<OwnedFd>, _fds: Vec<OwnedFd>) -> Result<(), String> {
+        Err("there is only one container here".into())
+    }
+    /// Another container; of it all methods but those that make and find such.
+    fn member(&self, _id: &str) -> Option<Arc<dyn Guest>> {
+        None
+    }
+    /// Ends another container and forgets it.
+    fn destroy(&self, _id: &str) -> Result<(), String> {
+        Ok(())
+    }
+    /// Starts the program of another container.
+    fn start(self: Arc<Self>) -> Result<(), String> {
+        Err("it is not for itself to start".into())
+    }
+    /// Waits for the end of the program of another container.
+    fn wait_for_first(&self) -> Result<ExitStatus, String> {
+        Err("it is not for itself to wait".into())
+    }
 }
 
 /// What a created container is to do.
@@ -173,7 +193,12 @@ fn converse(shared: &Shared, socket: &OwnedFd) -> Result<(), ControlError> {
             other => other?,
         };
         // What may take for ever without the container's end is not waited for at that.
-        let busy = usize::from(matches!(request, Request::Wait { pid: Some(_) } | Request::Exec(_)));
+        let long = |request: &Request| matches!(request, Request::Wait { pid: Some(_) } | Request::Exec(_));
+        let busy = match &request {
+            Request::Of { request, .. } => long(request),
+            request => long(request),
+        };
+        let busy = usize::from(busy);
         shared.change(|state| state.busy += busy);
         let reply = answer(shared, request, fds);
         shared.change(|state| state.busy -= busy);
@@ -207,9 +232,40 @@ fn answer(shared: &Shared, request: Request, fds: Vec<OwnedFd>) -> Reply {
         Request::Exec(process) => guest().exec(*process, fds).map(Reply::Started),
         Request::Attach(_) if running(shared) => Err("the container runs already".into()),
         Request::Attach(config) => guest().attach(&config, fds).map(|()| Reply::Done),
+        Request::Create(_) if !running(shared) => Err("the sandbox does not run".into()),
+        Request::Create(member) => create(guest().as_ref(), *member, fds),
+        Request::Of { container, request } => match guest().member(&container) {
+            Some(member) => about(&member, *request, fds),
+            None => Err(format!("there is no container {container:?} in the sandbox")),
+        },
+        Request::Destroy(container) => guest().destroy(&container).map(|()| Reply::Done),
         Request::LimitTasks(tasks) => guest().limit_tasks(tasks).map(|()| Reply::Done),
     };
     result.unwrap_or_else(Reply::Refused)
+}
+
+fn create(guest: &dyn Guest, member: Member, mut fds: Vec<OwnedFd>) -> Result<Reply, String> {
+    if member.connections == 0 || fds.len() < member.connections.saturating_add(3) {
+        return Err(format!("only {} descriptors came", fds.len()));
+    }
+    let standard = fds.split_off(member.connections);
+    guest.create(member, fds, standard).map(|()| Reply::Done)
+}
+
+/// Answers what is asked of another container than the first.
+fn about(member: &Arc<dyn Guest>, request: Request, fds: Vec<OwnedFd>) -> Result<Reply, String> {
+    match request {
+        Request::Hello => Ok(Reply::Done),
+        Request::Start => Arc::clone(member).start().map(|()| Reply::Done),
+        Request::Signal { signal, .. } if !(1..=64).contains(&signal) => Err(format!("no signal {signal}")),
+        Request::Signal { target, signal } => member.signal(target, signal).map(|()| Reply::Done),
+        Request::Wait { pid: None } => member.wait_for_first().map(Reply::Ended),
+        Request::Wait { pid: Some(pid) } => member.wait(pid).map(Reply::Ended),
+        Request::Processes => member.processes().map(Reply::Processes),
+        Request::Exec(_) if fds.len() < 3 => Err(format!("only {} descriptors came", fds.len())),
+        Request::Exec(process) => member.exec(*process, fds).map(Reply::Started),
+        _ => Err("that is the sandbox's, not a container's".into()),
+    }
 }
 
 fn running(shared: &Shared) -> bool {

@@ -9,6 +9,7 @@
 
 mod check;
 mod error;
+mod pod;
 mod template;
 
 use std::fs::File;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::OciError;
 pub use oci_spec::runtime::{LinuxResources as Resources, Process, Spec};
+pub use pod::{Role, role};
 pub use template::template;
 
 /// Name of the spec in a bundle.

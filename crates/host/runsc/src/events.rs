@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::Events;
 use crate::commands::print;
-use crate::lifecycle::connect;
+use crate::pods::reach_soon;
 
 /// How often to look whether the container has ended or run out of memory.
 const LOOK: Duration = Duration::from_millis(200);
@@ -52,7 +52,7 @@ fn lives(root: &StateRoot, id: &str) -> bool {
 fn stats(root: &StateRoot, id: &str, cgroups: &Cgroups) -> Result<Value> {
     let usage = cgroups.usage();
     // The guest's own: a task of the guest is not one of the host.
-    let ask = || -> Result<usize> { Ok(connect(&root.dir_of(id)?)?.processes()?.len()) };
+    let ask = || -> Result<usize> { Ok(reach_soon(root, &root.open(id)?)?.processes()?.len()) };
     let pids = ask().ok().map_or(usage.tasks, |pids| pids as u64);
     Ok(json!({ "type": "stats", "id": id, "data": data(&usage, pids) }))
 }

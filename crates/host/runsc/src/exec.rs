@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use control::{Client, Process};
+use control::{Client, ControlError, ExitStatus, Process, Target};
 use hostsys::namespace::{Ids, Namespaces};
 use hostsys::spawn::{ParentDeath, Program, spawn_self};
 use sandbox::{StateRoot, Status, spec};
@@ -13,7 +13,8 @@ use sandbox::{StateRoot, Status, spec};
 use crate::cli::{Cli, Exec, Format, Ps, Stand};
 use crate::commands::print;
 use crate::forward::Signals;
-use crate::lifecycle::{connect, preserved, pty, stdio, title, write_pid, write_pid_to};
+use crate::lifecycle::{preserved, pty, stdio, title, write_pid, write_pid_to};
+use crate::pods::{reach, reach_soon};
 use crate::terminal::Raw;
 use crate::{logging, once};
 
@@ -29,7 +30,8 @@ pub(crate) fn exec(cli: &Cli, root: &StateRoot, arguments: &Exec) -> Result<u8> 
     let (terminal, name) = (process.terminal, title(&process.args));
     let pty = pty(terminal, !arguments.detach, &arguments.detached)?;
     let more = preserved(arguments.preserve_fds)?;
-    let (client, for_signals) = (Client::connect(container.dir())?, connect(container.dir())?);
+    let (client, for_signals) = (reach(root, &container)?, reach_soon(root, &container)?);
+    let member = container.sandbox().map(|_| arguments.id.as_str());
     drop(container);
     let signals = (!arguments.detach).then(Signals::block).transpose()?;
     let pid = client.exec(process, &stdio(pty.as_ref(), &more))?;
@@ -40,7 +42,7 @@ pub(crate) fn exec(cli: &Cli, root: &StateRoot, arguments: &Exec) -> Result<u8> 
         write_pid_to(path, i32::try_from(pid)?, "--internal-pid-file")?;
     }
     let Some(signals) = signals else {
-        let stand = stand_in(cli, &name, pid, [&client, &for_signals])?;
+        let stand = stand_in(cli, &name, &Stands { pid, container: member }, [&client, &for_signals])?;
         // It may have ended with the container by now.
         if let Err(error) = root.open(&arguments.id).and_then(|mut container| container.add_stand(stand)) {
             tracing::debug!(%error, "a process is not noted");
@@ -51,7 +53,7 @@ pub(crate) fn exec(cli: &Cli, root: &StateRoot, arguments: &Exec) -> Result<u8> 
     write_pid(&arguments.detached, std::process::id() as i32)?;
     let raw = terminal && pty.is_none() && std::io::stdin().is_terminal();
     let _raw = raw.then(|| Raw::enter(logging::stdio()[0])).transpose()?;
-    signals.pass_to(pid, for_signals)?;
+    signals.pass_to(Target::Pid(pid), for_signals)?;
     Ok(client.wait(Some(pid))?.code())
 }
 
@@ -83,16 +85,26 @@ fn process(arguments: &Exec, bundle: &std::path::Path) -> Result<Process> {
     Ok(process)
 }
 
+/// Whom a process of the host stands for.
+pub(crate) struct Stands<'a> {
+    /// Pid in the container; 0 for its first process.
+    pub(crate) pid: u32,
+    /// The container, when it is not the first of its sandbox.
+    pub(crate) container: Option<&'a str>,
+}
+
 /// Leaves a host process behind that stands for the guest's: it ends as that does, and passes on signals.
 /// Callers of OCI runtimes wait for a process by its host pid, and a guest's process has none of its own.
-fn stand_in(cli: &Cli, name: &str, pid: u32, clients: [&Client; 2]) -> Result<i32> {
+pub(crate) fn stand_in(cli: &Cli, name: &str, whom: &Stands<'_>, clients: [&Client; 2]) -> Result<i32> {
     let null = std::fs::File::options().read(true).write(true).open("/dev/null").context("/dev/null")?;
     let log = logging::for_sandbox(cli)?;
     let (mut is_ready, ready) = std::io::pipe().context("a pipe")?;
     let others = clients.map(AsFd::as_fd).into_iter().chain([ready.as_fd()]);
     let args = std::iter::once(OsString::from(format!("runsc: {name}"))).chain(logging::flags(cli));
+    let mut words = vec![OsString::from("stand"), whom.pid.to_string().into()];
+    words.extend(whom.container.map(OsString::from));
     let program = Program {
-        args: args.chain(["stand".into(), pid.to_string().into()]).collect(),
+        args: args.chain(words).collect(),
         namespaces: Namespaces::empty(),
         ids: Ids::Same,
         fds: [null.as_fd(), null.as_fd(), log.as_fd()].into_iter().chain(others).collect(),
@@ -108,10 +120,19 @@ fn stand_in(cli: &Cli, name: &str, pid: u32, clients: [&Client; 2]) -> Result<i3
 /// Runs `stand`: the life of that process.
 pub(crate) fn stand(arguments: &Stand) -> Result<u8> {
     let [client, for_signals, ready] = STAND_FDS.map(hostsys::inherit::take);
-    let (client, for_signals, ready) = (Client::new(client?), Client::new(for_signals?), ready?);
-    Signals::block()?.pass_to(arguments.pid, for_signals)?;
+    let about = |socket| match &arguments.container {
+        Some(container) => Client::new(socket).of(container),
+        None => Client::new(socket),
+    };
+    let (client, for_signals, ready) = (about(client?), about(for_signals?), ready?);
+    let pid = Some(arguments.pid).filter(|pid| *pid != 0);
+    Signals::block()?.pass_to(pid.map_or(Target::First, Target::Pid), for_signals)?;
     drop(ready);
-    Ok(client.wait(Some(arguments.pid))?.code())
+    match client.wait(pid) {
+        // The sandbox ended, and took the container along.
+        Err(ControlError::Gone) => Ok(ExitStatus::Signaled(9).code()),
+        other => Ok(other?.code()),
+    }
 }
 
 /// Runs `ps`.
@@ -122,7 +143,7 @@ pub(crate) fn ps(root: &StateRoot, arguments: &Ps) -> Result<u8> {
         // Engines compare them with the pids they were given, and look them up on the host.
         return print(&serde_json::to_string(&container.host_pids())?);
     }
-    let processes = connect(container.dir())?.processes()?;
+    let processes = reach_soon(root, &container)?.processes()?;
     let lines = processes
         .iter()
         .map(|process| format!("{:<8} {:<8} {:<8} {}", process.uid, process.pid, process.ppid, process.name));

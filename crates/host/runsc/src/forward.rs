@@ -67,10 +67,10 @@ impl Signals {
     }
 
     /// Passes on what comes to one process, on a thread of its own and for ever.
-    pub(crate) fn pass_to(self, pid: u32, client: Client) -> Result<()> {
+    pub(crate) fn pass_to(self, target: Target, client: Client) -> Result<()> {
         let body = move || {
             while let Ok(Some(signal)) = self.0.read_signal() {
-                if let Err(error) = client.signal(Target::Pid(pid), signal.ssi_signo as u8) {
+                if let Err(error) = client.signal(target, signal.ssi_signo as u8) {
                     tracing::debug!(%error, "a signal is lost");
                 }
             }

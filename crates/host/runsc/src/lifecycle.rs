@@ -22,10 +22,10 @@ use crate::cli::{Cli, Create, Delete, Detached, FileAccess, Kill, NetworkMode, R
 use crate::commands::print;
 use crate::forward::{First, Signals};
 use crate::terminal::{Pty, Raw};
-use crate::{logging, once};
+use crate::{logging, once, pods};
 
 /// How long a sandbox has for an answer that takes no time.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A container that was just created, and its sandbox.
 struct Made {
@@ -36,7 +36,11 @@ struct Made {
 
 /// Runs `create`.
 pub(crate) fn create(cli: &Cli, root: &StateRoot, arguments: &Create) -> Result<u8> {
-    let made = make(cli, root, arguments, ParentDeath::Survived)?;
+    let bundle = oci::load(&arguments.bundle.bundle)?;
+    if let oci::Role::Member(sandbox) = oci::role(&bundle.spec) {
+        return pods::create(cli, root, arguments, &bundle, &sandbox);
+    }
+    let made = make(cli, root, arguments, &bundle, ParentDeath::Survived)?;
     let written = write_pid(&arguments.detached, made.sandbox.pid());
     if let Err(error) = written {
         made.container.remove()?;
@@ -50,8 +54,12 @@ pub(crate) fn create(cli: &Cli, root: &StateRoot, arguments: &Create) -> Result<
 pub(crate) fn run(cli: &Cli, root: &StateRoot, arguments: &Run) -> Result<u8> {
     let create = &arguments.create;
     let parent_death = if arguments.detach { ParentDeath::Survived } else { ParentDeath::Kills };
+    let bundle = oci::load(&create.bundle.bundle)?;
+    if let oci::Role::Member(sandbox) = oci::role(&bundle.spec) {
+        bail!("the container joins the sandbox {sandbox:?}: it can be created and started, not run");
+    }
     let signals = (!arguments.detach).then(Signals::block).transpose()?;
-    let Made { mut container, sandbox, client } = make(cli, root, create, parent_death)?;
+    let Made { mut container, sandbox, client } = make(cli, root, create, &bundle, parent_death)?;
     let started = || -> Result<()> {
         write_pid(&create.detached, sandbox.pid())?;
         client.start()?;
@@ -80,15 +88,34 @@ pub(crate) fn run(cli: &Cli, root: &StateRoot, arguments: &Run) -> Result<u8> {
     code
 }
 
-fn make(cli: &Cli, root: &StateRoot, arguments: &Create, parent_death: ParentDeath) -> Result<Made> {
-    let bundle = oci::load(&arguments.bundle.bundle)?;
+fn make(
+    cli: &Cli,
+    root: &StateRoot,
+    arguments: &Create,
+    bundle: &oci::Bundle,
+    parent_death: ParentDeath,
+) -> Result<Made> {
     let mut container = root.create(&arguments.id, &bundle.dir, bundle.spec.version())?;
-    match launch(cli, &mut container, &bundle, arguments, parent_death) {
+    match launch(cli, &mut container, bundle, arguments, parent_death) {
         Ok((sandbox, client)) => Ok(Made { container, sandbox, client }),
         Err(error) => {
             container.remove()?;
             Err(error)
         }
+    }
+}
+
+/// What the command line decides of a container.
+pub(crate) fn settings(cli: &Cli) -> Settings {
+    Settings {
+        platform: cli.platform.clone(),
+        fast_path: !cli.systrap_disable_fast_path,
+        overlay: once::overlay(cli),
+        overlay_options: once::overlay_options(cli),
+        shared_root: cli.file_access == FileAccess::Shared,
+        shared_mounts: cli.file_access_mounts == FileAccess::Shared,
+        debug: cli.debug,
+        strace: cli.strace,
     }
 }
 
@@ -99,17 +126,7 @@ fn launch(
     arguments: &Create,
     parent_death: ParentDeath,
 ) -> Result<(Sandbox, Client)> {
-    let settings = Settings {
-        platform: cli.platform.clone(),
-        fast_path: !cli.systrap_disable_fast_path,
-        overlay: once::overlay(cli),
-        overlay_options: once::overlay_options(cli),
-        shared_root: cli.file_access == FileAccess::Shared,
-        shared_mounts: cli.file_access_mounts == FileAccess::Shared,
-        debug: cli.debug,
-        strace: cli.strace,
-    };
-    let (boot, attachments) = boot_config(&arguments.id, bundle, &settings)?;
+    let (boot, attachments) = boot_config(&arguments.id, bundle, &settings(cli))?;
     let attached = parent_death == ParentDeath::Kills;
     let pty = pty(boot.process.terminal, attached, &arguments.detached)?;
     let more = preserved(arguments.preserve_fds)?;
@@ -125,14 +142,7 @@ fn launch(
         control: Some(listener.as_fd()),
         parent_death,
     };
-    let resources = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let mut belongings = belongings(bundle);
-    if let Some(path) = cgroups_path(cli, bundle) {
-        // Noted before they are made: a `delete` is to find them, should we be killed in between.
-        container.owns(Belongings { cgroups: Cgroups::plan(path)?, ..belongings.clone() })?;
-        belongings.cgroups = Cgroups::create(path, resources)?;
-    }
-    container.owns(belongings)?;
+    own(cli, container, bundle)?;
     let joined = container.belongings().cgroups.join()?;
     let mut sandbox = Sandbox::launch(&plan)?;
     drop(joined);
@@ -151,18 +161,8 @@ fn launch(
         },
         other => other?,
     }
-    let annotations = bundle.spec.annotations().clone().unwrap_or_default();
-    let annotations: BTreeMap<_, _> = annotations.into_iter().collect();
-    container.created(Processes::of(&sandbox)?, annotations)?;
-    if let Some(hooks) = bundle.spec.hooks() {
-        // The old name of createRuntime, which engines still use.
-        #[allow(deprecated)]
-        let before = hooks.prestart().iter().chain(hooks.create_runtime()).chain(hooks.create_container());
-        before.into_iter().try_for_each(|list| sandbox::hooks::run(list, container.state()))?;
-        if hooks.start_container().as_ref().is_some_and(|list| !list.is_empty()) {
-            tracing::warn!("hooks.startContainer is not run");
-        }
-    }
+    container.created(Processes::of(&sandbox)?, annotations(bundle))?;
+    hooks_before(bundle, container)?;
     if cli.network == NetworkMode::Sandbox {
         give_network(cli, &client, bundle, sandbox.pid())?;
     }
@@ -206,6 +206,36 @@ fn give_network(cli: &Cli, client: &Client, bundle: &oci::Bundle, sentry: i32) -
 fn is_ours(path: &Path) -> bool {
     let identity = |path: &Path| std::fs::metadata(path).map(|data| (data.dev(), data.ino())).ok();
     identity(path).is_some() && identity(path) == identity(Path::new("/proc/self/ns/net"))
+}
+
+/// Makes what the container has on the host beside processes, and notes it.
+pub(crate) fn own(cli: &Cli, container: &mut Container, bundle: &oci::Bundle) -> Result<()> {
+    let resources = bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let mut belongings = belongings(bundle);
+    if let Some(path) = cgroups_path(cli, bundle) {
+        // Noted before they are made: a `delete` is to find them, should we be killed in between.
+        container.owns(Belongings { cgroups: Cgroups::plan(path)?, ..belongings.clone() })?;
+        belongings.cgroups = Cgroups::create(path, resources)?;
+    }
+    Ok(container.owns(belongings)?)
+}
+
+/// The annotations of a spec.
+pub(crate) fn annotations(bundle: &oci::Bundle) -> BTreeMap<String, String> {
+    bundle.spec.annotations().clone().unwrap_or_default().into_iter().collect()
+}
+
+/// Runs the hooks that come before a start.
+pub(crate) fn hooks_before(bundle: &oci::Bundle, container: &Container) -> Result<()> {
+    let Some(hooks) = bundle.spec.hooks() else { return Ok(()) };
+    // The old name of createRuntime, which engines still use.
+    #[allow(deprecated)]
+    let before = hooks.prestart().iter().chain(hooks.create_runtime()).chain(hooks.create_container());
+    before.into_iter().try_for_each(|list| sandbox::hooks::run(list, container.state()))?;
+    if hooks.start_container().as_ref().is_some_and(|list| !list.is_empty()) {
+        tracing::warn!("hooks.startContainer is not run");
+    }
+    Ok(())
 }
 
 /// The path of the container's control groups, when its spec names them and we may make them.
@@ -285,7 +315,7 @@ pub(crate) fn write_pid_to(path: &Path, pid: i32, flag: &str) -> Result<()> {
 pub(crate) fn start(root: &StateRoot, id: &str) -> Result<u8> {
     let mut container = root.open(id)?;
     container.require(&[Status::Created], "start")?;
-    connect(container.dir())?.start()?;
+    pods::reach_soon(root, &container)?.start()?;
     container.set(Status::Running)?;
     sandbox::hooks::run_or_warn(&container.belongings().poststart, container.state());
     Ok(0)
@@ -319,7 +349,8 @@ pub(crate) fn kill(root: &StateRoot, arguments: &Kill) -> Result<u8> {
         (false, Some(pid)) => Target::Pid(pid),
         (false, None) => Target::First,
     };
-    let sent = connect(container.dir()).and_then(|client| client.signal(target, arguments.signal));
+    let sent =
+        pods::reach_soon(root, &container).and_then(|client| Ok(client.signal(target, arguments.signal)?));
     match sent {
         // A sandbox that does not do it is ended: nothing else could be meant.
         Err(error) if ends && arguments.pid.is_none() => {
@@ -339,6 +370,9 @@ pub(crate) fn freeze(root: &StateRoot, id: &str, frozen: bool) -> Result<u8> {
         false => (Status::Paused, Status::Running, "resume"),
     };
     container.require(&[from], operation)?;
+    if let Some(sandbox) = container.sandbox() {
+        bail!("{operation}: a container of a pod stops only with its sandbox, {sandbox:?}");
+    }
     container.belongings().cgroups.freeze(frozen)?;
     container.set(to)?;
     Ok(0)
@@ -347,11 +381,15 @@ pub(crate) fn freeze(root: &StateRoot, id: &str, frozen: bool) -> Result<u8> {
 /// Runs `delete`.
 pub(crate) fn delete(root: &StateRoot, arguments: &Delete) -> Result<u8> {
     if arguments.force {
+        if let Ok(container) = root.open(&arguments.id) {
+            pods::leave(root, &container);
+        }
         root.purge(&arguments.id)?;
         return Ok(0);
     }
     let container = root.open(&arguments.id)?;
     container.require(&[Status::Stopped, Status::Created], "delete")?;
+    pods::leave(root, &container);
     container.kill()?;
     container.remove()?;
     Ok(0)
@@ -362,7 +400,7 @@ pub(crate) fn wait(root: &StateRoot, arguments: &Wait) -> Result<u8> {
     let id = arguments.id.as_str();
     let container = root.open(id)?;
     container.require(&[Status::Created, Status::Running], "wait for")?;
-    let client = Client::connect(container.dir())?;
+    let client = pods::reach(root, &container)?;
     // It may take for ever, and others want to use the container.
     drop(container);
     let status = client.wait(arguments.pid).map(ExitStatus::code)?;

@@ -20,6 +20,7 @@ mod help;
 mod lifecycle;
 mod logging;
 mod once;
+mod pods;
 mod terminal;
 mod update;
 

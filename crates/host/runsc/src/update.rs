@@ -9,7 +9,7 @@ use sandbox::{StateRoot, Status};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Update;
-use crate::lifecycle::connect;
+use crate::pods::reach_soon;
 
 /// Most bytes of resources that are read.
 const MAX_RESOURCES: u64 = 1 << 20;
@@ -33,7 +33,7 @@ pub(crate) fn run(root: &StateRoot, arguments: &Update) -> Result<u8> {
     if let Some(pids) = resources.pids() {
         // Neither zero nor less is a limit.
         let tasks = u32::try_from(pids.limit()).ok().filter(|tasks| *tasks > 0);
-        connect(container.dir())?.limit_tasks(tasks)?;
+        reach_soon(root, &container)?.limit_tasks(tasks)?;
     }
     Ok(0)
 }

@@ -45,7 +45,7 @@ impl ProcessId {
     }
 
     /// Kills it, and waits for its end; nothing when it does not live.
-    fn kill(self) -> Result<(), Errno> {
+    pub(crate) fn kill(self) -> Result<(), Errno> {
         let process = match pidfd::open(self.pid) {
             Err(Errno::ESRCH) => return Ok(()),
             other => other?,

@@ -64,7 +64,7 @@ pub struct Plan<'a> {
 
 /// A process of a sandbox, and where it says why it failed.
 #[derive(Debug)]
-struct Half {
+pub(crate) struct Half {
     child: Child,
     report: File,
 }
@@ -105,16 +105,22 @@ fn host(doing: &'static str) -> impl Fn(HostErrno) -> SandboxError {
     move |errno| SandboxError::Host { doing, source: errno.into() }
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd), SandboxError> {
+pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), SandboxError> {
     pipe2(OFlag::O_CLOEXEC).map_err(host("cannot make a pipe"))
 }
 
+/// A connection to a Gofer.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), SandboxError> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(host("cannot make sockets"))
+}
+
 /// What both processes are started with.
-struct Common<'a> {
-    flags: &'a [OsString],
-    null: BorrowedFd<'a>,
-    log: BorrowedFd<'a>,
-    parent_death: ParentDeath,
+pub(crate) struct Common<'a> {
+    pub(crate) flags: &'a [OsString],
+    pub(crate) null: BorrowedFd<'a>,
+    pub(crate) log: BorrowedFd<'a>,
+    pub(crate) parent_death: ParentDeath,
 }
 
 impl Common<'_> {
@@ -152,7 +158,7 @@ fn open(attachment: &Attachment) -> Result<(OwnedFd, bool), SandboxError> {
     }
 }
 
-fn start_gofer(
+pub(crate) fn start_gofer(
     common: &Common<'_>,
     attachments: &[Attachment],
     sockets: &[OwnedFd],
@@ -208,10 +214,6 @@ impl Sandbox {
         let null = null.map_err(|source| SandboxError::Host { doing: "cannot open /dev/null", source })?;
         let common =
             Common { flags: &plan.flags, null: null.as_fd(), log: plan.log, parent_death: plan.parent_death };
-        let pair = || {
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .map_err(host("cannot make sockets"))
-        };
         let pairs = (0..CONNECTIONS).map(|_| pair()).collect::<Result<Vec<_>, _>>()?;
         let (for_sentry, for_gofer): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         let (lifeline_read, lifeline_write) = pipe()?;
@@ -321,8 +323,13 @@ impl Drop for Sandbox {
 }
 
 impl Half {
+    /// Its host pid.
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.pid
+    }
+
     /// Kills it, unless it has ended, and reaps it.
-    fn kill(&self) -> Result<Ended, Errno> {
+    pub(crate) fn kill(&self) -> Result<Ended, Errno> {
         let process = self.child.process.as_fd();
         // Fails only when it has been reaped.
         let _ = pidfd::send_signal(process, libc::SIGKILL);

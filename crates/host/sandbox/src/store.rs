@@ -15,7 +15,7 @@ use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{ProcessId, Processes};
-use crate::{Cgroups, SandboxError, hooks};
+use crate::{Cgroups, MemberGofer, SandboxError, hooks};
 
 const STATE: &str = "state.json";
 const LOCK: &str = "lock";
@@ -83,11 +83,24 @@ pub struct Belongings {
 struct Record {
     state: State,
     processes: Option<Processes>,
+    /// The sandbox it joined, when it did not make one.
+    #[serde(default)]
+    membership: Option<Membership>,
     /// Processes of the host that stand for some of the guest's.
     #[serde(default)]
     stands: Vec<ProcessId>,
     #[serde(default)]
     belongings: Belongings,
+}
+
+/// What a container has that joined a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Membership {
+    /// Id of the container that made it.
+    sandbox: String,
+    gofer: Option<ProcessId>,
+    /// A process of the host that ends with the container's first.
+    stand: Option<ProcessId>,
 }
 
 /// The directory that holds all containers' states.
@@ -167,7 +180,13 @@ impl StateRoot {
         };
         let container = Container {
             dir,
-            record: Record { state, processes: None, stands: Vec::new(), belongings: Belongings::default() },
+            record: Record {
+                state,
+                processes: None,
+                membership: None,
+                stands: Vec::new(),
+                belongings: Belongings::default(),
+            },
             _lock: lock,
         };
         container.write()?;
@@ -245,7 +264,8 @@ impl StateRoot {
 impl Record {
     /// Notices that the sandbox has ended.
     fn refresh(&mut self) {
-        let lives = self.processes.is_some_and(|processes| processes.sentry.lives());
+        let stand = self.membership.as_ref().and_then(|membership| membership.stand);
+        let lives = self.processes.map(|processes| processes.sentry).or(stand).is_some_and(ProcessId::lives);
         if !lives && matches!(self.state.status, Status::Created | Status::Running | Status::Paused) {
             self.state.status = Status::Stopped;
             self.state.pid = 0;
@@ -282,6 +302,28 @@ impl Container {
         self.set(Status::Created)
     }
 
+    /// Notes that it is to join a sandbox, with what there is of it on the host.
+    pub fn joins(&mut self, sandbox: &str, gofer: Option<&MemberGofer>) -> Result<(), SandboxError> {
+        let gofer = gofer.and_then(MemberGofer::id);
+        self.record.membership = Some(Membership { sandbox: sandbox.into(), gofer, stand: None });
+        self.write()
+    }
+
+    /// It has joined: the container is created, and the process with host pid `stand` stands for its first one.
+    pub fn joined(&mut self, stand: i32, annotations: BTreeMap<String, String>) -> Result<(), SandboxError> {
+        if let Some(membership) = &mut self.record.membership {
+            membership.stand = ProcessId::of(stand);
+        }
+        self.record.state.pid = stand;
+        self.record.state.annotations = annotations;
+        self.set(Status::Created)
+    }
+
+    /// The id of the container whose sandbox it joined.
+    pub fn sandbox(&self) -> Option<&str> {
+        self.record.membership.as_ref().map(|membership| membership.sandbox.as_str())
+    }
+
     /// Notes a process of the host that stands for one of the guest's.
     pub fn add_stand(&mut self, pid: i32) -> Result<(), SandboxError> {
         self.record.stands.retain(|stand| stand.lives());
@@ -314,11 +356,17 @@ impl Container {
         self.write()
     }
 
-    /// Kills what lives of its sandbox, and waits for the end of that.
+    /// Kills what lives of its sandbox, and waits for the end of that. Of one that joined a sandbox only what is its
+    /// own on the host; its processes are the Sentry's to end, before.
     pub fn kill(&self) -> Result<(), SandboxError> {
         if self.record.state.status == Status::Paused {
             // In a group of version 1, what is stopped does not even die.
             self.record.belongings.cgroups.freeze(false)?;
+        }
+        if let Some(Membership { gofer, stand, .. }) = &self.record.membership {
+            for process in [gofer, stand].into_iter().flatten() {
+                process.kill().map_err(SandboxError::Wait)?;
+            }
         }
         self.record.processes.map_or(Ok(()), Processes::kill)
     }

@@ -7,14 +7,16 @@ use abi::poll::PollEvents;
 use abi::process::WaitStatus;
 use abi::signal::{SI_KERNEL, SI_USER, SigInfo, Signal};
 use control::{Guest, NetworkConfig, ProcessInfo, Target};
-use kernel::Kernel;
 use kernel::group::ThreadGroup;
+use kernel::{Kernel, PidNamespace};
 use sync::wait::Parker;
 
 use crate::boot::{ExitStatus, Process};
+use crate::members::Members;
 use crate::net::Connector;
 use crate::process::{Standard, Starter};
 use crate::start::MAX_TASKS;
+use crate::tree::Materials;
 
 /// The first process of a container: nobody else can have its pid.
 const FIRST: i32 = 1;
@@ -47,16 +49,13 @@ fn exit_status(status: WaitStatus) -> ExitStatus {
 pub(crate) struct Processes {
     starter: Arc<Starter>,
     connector: Connector,
+    members: Members,
 }
 
 impl Processes {
-    /// Those that `starter` starts, and their children.
-    pub(crate) fn new(starter: Arc<Starter>, connector: Connector) -> Self {
-        Self { starter, connector }
-    }
-
-    fn group(&self, pid: i32) -> Result<Arc<ThreadGroup>, String> {
-        self.starter.kernel.process(pid).ok_or_else(|| format!("there is no process {pid}"))
+    /// Those that `starter` starts, and their children; others from `materials`.
+    pub(crate) fn new(starter: Arc<Starter>, connector: Connector, materials: Arc<Materials>) -> Self {
+        Self { members: Members::new(Arc::clone(&starter), materials), starter, connector }
     }
 }
 
@@ -65,35 +64,76 @@ fn pid(pid: u32) -> i32 {
     i32::try_from(pid).unwrap_or(0)
 }
 
-impl Guest for Processes {
-    fn signal(&self, target: Target, signal: u8) -> Result<(), String> {
-        let kernel = &self.starter.kernel;
+/// What can be done with the processes of one container.
+impl Starter {
+    fn group(&self, number: i32) -> Result<Arc<ThreadGroup>, String> {
+        let group = self.pid_ns.id(number).and_then(|id| self.kernel.process(id));
+        group.ok_or_else(|| format!("there is no process {number}"))
+    }
+
+    /// Those in its pid namespace, or below.
+    fn groups(&self) -> impl Iterator<Item = Arc<ThreadGroup>> {
+        let all = self.kernel.processes().into_iter().filter(|id| self.pid_ns.number(*id) != 0);
+        all.filter_map(|id| self.kernel.process(id))
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, target: Target, signal: u8) -> Result<(), String> {
         let signal = Signal::new(i32::from(signal)).ok_or_else(|| format!("there is no signal {signal}"))?;
         let groups = match target {
             Target::First | Target::Program => vec![self.group(FIRST)?],
             Target::Pid(number) => vec![self.group(pid(number))?],
-            Target::All => kernel.processes().into_iter().filter_map(|pid| kernel.process(pid)).collect(),
+            Target::All => self.groups().collect(),
         };
         for group in groups {
             let code = if target == Target::Program { SI_KERNEL } else { SI_USER };
             let info = SigInfo::from_sender(signal, code, 0, 0);
-            kernel.send_to_group(&group, signal, info).map_err(|errno| errno.to_string())?;
+            self.kernel.send_to_group(&group, signal, info).map_err(|errno| errno.to_string())?;
         }
         Ok(())
     }
 
-    fn processes(&self) -> Result<Vec<ProcessInfo>, String> {
-        let kernel = &self.starter.kernel;
-        let info = |tgid: i32| {
-            let leader = kernel.threads(tgid).into_iter().next()?;
+    /// Lists processes but those in a pid namespace that is one of `others`, or below one.
+    pub(crate) fn processes(&self, others: &[Arc<PidNamespace>]) -> Vec<ProcessInfo> {
+        let info = |group: Arc<ThreadGroup>| {
+            let leader = self.kernel.threads(group.tgid()).into_iter().next()?;
+            let parent = self.kernel.parent_of(group.tgid());
             Some(ProcessInfo {
-                pid: tgid.unsigned_abs(),
-                ppid: kernel.parent_of(tgid).unsigned_abs(),
+                pid: self.pid_ns.number(group.tgid()).unsigned_abs(),
+                ppid: self.pid_ns.number(parent).unsigned_abs(),
                 uid: leader.cred().uid,
                 name: String::from_utf8_lossy(&leader.name()).into_owned(),
             })
         };
-        Ok(kernel.processes().into_iter().filter_map(info).collect())
+        let own = |group: &Arc<ThreadGroup>| !others.iter().any(|other| other.holds(group.pid_ns()));
+        self.groups().filter(own).filter_map(info).collect()
+    }
+
+    /// Starts another program.
+    pub(crate) fn exec(&self, process: &Process, stdio: Vec<OwnedFd>) -> Result<u32, String> {
+        let start = || {
+            let standard = Standard::new(process, stdio, &self.devpts)?;
+            self.start(self.prepare(process, standard)?)
+        };
+        start()
+            .map(|group| group.number().unsigned_abs())
+            .map_err(|error: crate::BootError| error.to_string())
+    }
+
+    /// Waits for the end of one.
+    pub(crate) fn wait(&self, number: u32) -> Result<ExitStatus, String> {
+        let id = self.pid_ns.id(pid(number));
+        id.and_then(|id| wait(&self.kernel, id)).ok_or_else(|| format!("there is no process {number}"))
+    }
+}
+
+impl Guest for Processes {
+    fn signal(&self, target: Target, signal: u8) -> Result<(), String> {
+        self.starter.signal(target, signal)
+    }
+
+    fn processes(&self) -> Result<Vec<ProcessInfo>, String> {
+        Ok(self.starter.processes(&self.members.pid_namespaces()))
     }
 
     fn limit_tasks(&self, tasks: Option<u32>) -> Result<(), String> {
@@ -102,12 +142,7 @@ impl Guest for Processes {
     }
 
     fn exec(&self, process: Process, stdio: Vec<OwnedFd>) -> Result<u32, String> {
-        let starter = &self.starter;
-        let start = || {
-            let standard = Standard::new(&process, stdio, &starter.devpts)?;
-            starter.start(starter.prepare(&process, standard)?)
-        };
-        start().map(|group| group.tgid().unsigned_abs()).map_err(|error: crate::BootError| error.to_string())
+        self.starter.exec(&process, stdio)
     }
 
     fn attach(&self, config: &NetworkConfig, sockets: Vec<OwnedFd>) -> Result<(), String> {
@@ -115,6 +150,18 @@ impl Guest for Processes {
     }
 
     fn wait(&self, number: u32) -> Result<ExitStatus, String> {
-        wait(&self.starter.kernel, pid(number)).ok_or_else(|| format!("there is no process {number}"))
+        self.starter.wait(number)
+    }
+
+    fn create(&self, member: control::Member, gofer: Vec<OwnedFd>, fds: Vec<OwnedFd>) -> Result<(), String> {
+        self.members.create(&member, gofer, fds)
+    }
+
+    fn member(&self, id: &str) -> Option<Arc<dyn Guest>> {
+        self.members.find(id)
+    }
+
+    fn destroy(&self, id: &str) -> Result<(), String> {
+        self.members.destroy(id)
     }
 }

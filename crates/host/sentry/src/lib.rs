@@ -16,6 +16,7 @@ mod console;
 mod files;
 mod guest;
 mod jobs;
+mod members;
 mod memory;
 mod net;
 mod paths;

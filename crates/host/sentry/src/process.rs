@@ -10,10 +10,10 @@ use anonfs::inode::{AnonAttr, AnonFs};
 use cred::{CapSet, Credentials};
 use devfs::{Devpts, Tty};
 use guestmem::VecSink;
-use kernel::Task;
 use kernel::files::SharedFs;
 use kernel::group::ThreadGroup;
 use kernel::kernel::{FirstProcess, Kernel};
+use kernel::{PidNamespace, Task};
 use loader::{Arguments, CpuFacts, ExecFile, Ids, LoadRequest, Loaded, OpenedFile, Opener};
 use mm::{Memfds, MmLimits};
 use platform::Registers;
@@ -30,6 +30,7 @@ use crate::{BootError, console};
 pub(crate) struct Starter {
     pub(crate) kernel: Arc<Kernel>,
     pub(crate) namespace: Arc<MountNamespace>,
+    pub(crate) pid_ns: Arc<PidNamespace>,
     pub(crate) devpts: Arc<Devpts>,
     pub(crate) random: Arc<HostRandom>,
     pub(crate) cpu: CpuFacts,
@@ -107,7 +108,7 @@ impl Starter {
             limits,
             name: loaded.command.clone(),
             exe: Some(exe),
-            pid_ns: Arc::clone(self.kernel.pid_ns()),
+            pid_ns: Arc::clone(&self.pid_ns),
         };
         Ok(Prepared { first, console })
     }

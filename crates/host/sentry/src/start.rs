@@ -107,14 +107,15 @@ pub fn run(
     let random = early.random.clone();
     let watcher = Watcher::start()
         .map_err(|source| BootError::Host { doing: "starting the watch over host descriptors", source })?;
-    let starter = Arc::new(Starter { kernel, namespace, devpts, random, cpu: early.cpu, watcher });
+    let starter =
+        Arc::new(Starter { pid_ns: own.pid_ns, kernel, namespace, devpts, random, cpu: early.cpu, watcher });
     let prepared = starter.prepare(&config.process, standard)?;
     if confinement == Confinement::LockedIn {
         seccomp::lock_in(host_calls)?;
     }
     let control = inherited.control.map(Server::new).transpose()?;
     if let Some(control) = &control {
-        control.created(Arc::new(Processes::new(Arc::clone(&starter), connector)));
+        control.created(Arc::new(Processes::new(Arc::clone(&starter), connector, materials)));
         if let Begin::Killed(signal) = control.wait_for_start() {
             let status = ExitStatus::Signaled(signal);
             control.ended(status);

@@ -168,8 +168,10 @@ pub(crate) struct Help {
 /// Arguments of `stand`.
 #[derive(Debug, Args)]
 pub(crate) struct Stand {
-    /// Pid in the container
+    /// Pid in the container; 0 for the first process
     pub(crate) pid: u32,
+    /// The container, when it joined a sandbox
+    pub(crate) container: Option<String>,
 }
 
 /// Arguments of `exec`.
