@@ -26,7 +26,7 @@ chores:
          and in sandboxes, in one run
   fuzz   SECONDS: feed each fuzz target that long, from a new seed
   soak   MINUTES: a guest that makes and removes all kinds of things that long; the Sentry must stay flat
-  engines   compare uses of docker with runc, and kill processes of containers at random; for root, with
+  engines   compare uses of docker with runc, kill processes of containers at random, start pods; for root, with
          Debian's docker.io
   docs [RUNSC]   rewrite the pages of docs/ that runsc itself can tell
   known-failures   rewrite tests/known-failures from what is seen; the lists may only shrink

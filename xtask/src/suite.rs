@@ -149,7 +149,7 @@ pub(crate) fn fuzz(root: &Path, seconds: u64) -> anyhow::Result<bool> {
 }
 
 /// Runs cargo with no stdin; true when it succeeded.
-/// Runs the scripts in `tests/engines` with a release build. Whether both pass.
+/// Runs the scripts in `tests/engines` with a release build. Whether all pass.
 ///
 /// # Errors
 /// When one cannot be run.
@@ -160,7 +160,8 @@ pub(crate) fn engines(root: &Path) -> anyhow::Result<bool> {
     let metadata = MetadataCommand::new().manifest_path(root.join("Cargo.toml")).no_deps().exec()?;
     let runsc = metadata.target_directory.into_std_path_buf().join("release/runsc");
     let mut all = true;
-    for (script, more) in [("docker.sh", &[] as &[&str]), ("kills.sh", &["500", "100"])] {
+    for (script, more) in [("docker.sh", &[] as &[&str]), ("kills.sh", &["500", "100"]), ("pods.sh", &["50"])]
+    {
         note(&format!("== tests/engines/{script}"));
         let path = root.join("tests/engines").join(script);
         all &=
