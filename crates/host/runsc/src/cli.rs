@@ -21,6 +21,8 @@ pub(crate) use arguments::{
 use compat::Compat;
 use egress::{Egress, Rules};
 
+use crate::install::{Install, Uninstall};
+
 /// An application kernel for containers.
 #[derive(Debug, Parser)]
 #[command(name = "runsc", version = version(), propagate_version = true, disable_help_subcommand = true,
@@ -146,6 +148,10 @@ pub(crate) enum Command {
     Spec(Bundle),
     /// Wait for a container to end, and print how it did
     Wait(Wait),
+    /// Make this program a runtime of Docker
+    Install(Install),
+    /// Take it out of Docker's runtimes
+    Uninstall(Uninstall),
     /// Describe a command, with `syscalls` the system calls that guests have, or with `platforms` what can catch them here
     Help(Help),
     /// Be the Gofer of a sandbox; only runsc itself can start it
@@ -180,6 +186,8 @@ impl Command {
             Self::Features => "features",
             Self::Spec(_) => "spec",
             Self::Wait(_) => "wait",
+            Self::Install(_) => "install",
+            Self::Uninstall(_) => "uninstall",
             Self::Help(_) => "help",
             Self::Gofer => "gofer",
             Self::Boot => "boot",
@@ -201,6 +209,7 @@ impl Command {
             Self::Events(arguments) => &arguments.id,
             Self::Wait(arguments) => &arguments.id,
             Self::Do(_) | Self::List(_) | Self::Features | Self::Spec(_) | Self::Help(_) => return None,
+            Self::Install(_) | Self::Uninstall(_) => return None,
             Self::Gofer | Self::Boot | Self::Stand(_) => return None,
         };
         Some(id)

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use sandbox::StateRoot;
 
 use crate::cli::{Cli, Command, Format, List};
-use crate::{events, exec, features, help, lifecycle, logging, once, update};
+use crate::{events, exec, features, help, install, lifecycle, logging, once, update};
 
 /// Runs a command. Returns the exit status.
 pub(crate) fn run(cli: &Cli) -> Result<u8> {
@@ -35,6 +35,8 @@ pub(crate) fn run(cli: &Cli) -> Result<u8> {
         Command::Ps(arguments) => exec::ps(&root, arguments),
         Command::Spec(arguments) => spec(&arguments.bundle),
         Command::Wait(arguments) => lifecycle::wait(&root, arguments),
+        Command::Install(arguments) => install::install(arguments),
+        Command::Uninstall(arguments) => install::uninstall(arguments),
         Command::Help(arguments) => help::run(arguments),
     }
 }

@@ -17,6 +17,7 @@ mod exec;
 mod features;
 mod forward;
 mod help;
+mod install;
 mod lifecycle;
 mod logging;
 mod once;

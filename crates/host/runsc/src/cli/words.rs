@@ -57,7 +57,8 @@ impl Reader<'_> {
     /// The flag of that name, and whether it is a long one.
     fn find(&self, name: &str, two_dashes: bool) -> Option<(&Arg, bool)> {
         let arguments = || self.command.into_iter().chain([self.grammar]).flat_map(Command::get_arguments);
-        let long = arguments().find(|arg| arg.get_long() == Some(name));
+        let also = |arg: &Arg| arg.get_all_aliases().is_some_and(|all| all.contains(&name));
+        let long = arguments().find(|arg| arg.get_long() == Some(name) || also(arg));
         // A single letter is a short one, if there is such a one.
         let letter = name.chars().last().filter(|_| !two_dashes);
         let short = || arguments().find(|arg| letter.is_some() && arg.get_short() == letter);
@@ -101,6 +102,7 @@ mod tests {
         check("runsc -root /r -debug=true list -quiet", "runsc --root /r --debug=true list --quiet");
         check("runsc create -bundle /b one", "runsc create --bundle /b one");
         check("runsc run -bundle=/b -d one", "runsc run --bundle=/b -d one");
+        check("runsc install -config_file=/c -clobber", "runsc install --config_file=/c --clobber");
         check("runsc --log -root list", "runsc --log -root list");
     }
 
