@@ -128,6 +128,25 @@ impl<T> Ports<T> {
         self.by_port.get(&port).into_iter().flat_map(|claims| &claims.all)
     }
 
+    /// Where search `n` starts: in an order that nobody outside can guess, but none twice before all have been.
+    /// A port that has just been used is still remembered by whoever was at the other end, who may take another
+    /// connection from it for the old one.
+    fn scattered(&self, n: u64, count: u64) -> u64 {
+        let (turn, mut at) = (n / count, n % count);
+        // A permutation of 16 bits (Feistel), walked until it is in the range; it is a cycle, so this ends.
+        loop {
+            let (mut left, mut right) = ((at >> 8) as u8, at as u8);
+            for round in 0..4_u8 {
+                let mixed = left ^ self.salt.hash_one((turn, round, right)) as u8;
+                (left, right) = (right, mixed);
+            }
+            at = u64::from(left) << 8 | u64::from(right);
+            if at < count {
+                return at;
+            }
+        }
+    }
+
     /// As [`claim`](Self::claim), on a port that is free; `usable` has the last word. `EADDRINUSE` when there
     /// is none.
     pub(super) fn claim_any(
@@ -139,7 +158,7 @@ impl<T> Ports<T> {
         let (first, last) = (*EPHEMERAL.start(), *EPHEMERAL.end());
         let count = u64::from(last - first) + 1;
         self.searches += 1;
-        let start = self.salt.hash_one((self.searches, id)) % count;
+        let start = self.scattered(self.searches, count);
         for n in 0..count {
             // Within the range, so it fits.
             let port = first + ((start + n) % count) as u16;
@@ -282,6 +301,15 @@ mod tests {
         ports.claim(80, 1, share(5)).expect("free");
         ports.claim(80, 2, share(5)).expect("one user's");
         assert_eq!(ports.claim(80, 3, share(6)), Err(Errno::EADDRINUSE));
+    }
+
+    #[test]
+    fn a_port_comes_again_only_when_all_have_been() {
+        let ports = Ports::<()>::new(true);
+        let count = EPHEMERAL.count() as u64;
+        let all: std::collections::HashSet<_> = (0..count).map(|n| ports.scattered(n, count)).collect();
+        assert_eq!(all.len() as u64, count);
+        assert!((0..100).any(|n| ports.scattered(n + 1, count) != ports.scattered(n, count) + 1));
     }
 
     #[test]
