@@ -101,6 +101,13 @@ impl<C: Class, T: ?Sized> Mutex<C, T> {
         MutexGuard { inner: self.inner.lock(), _held: held }
     }
 
+    /// Takes the lock if nobody has it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, C, T>> {
+        let held = Held::take();
+        let inner = self.inner.try_lock()?;
+        Some(MutexGuard { inner, _held: held })
+    }
+
     /// The value, without locking: `&mut self` proves nobody holds it.
     pub fn get_mut(&mut self) -> &mut T {
         self.inner.get_mut()

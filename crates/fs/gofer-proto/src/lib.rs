@@ -39,6 +39,8 @@ pub use wire::Header;
 pub const MAX_MESSAGE: usize = 68 * 1024;
 /// Most names in one walk.
 pub const MAX_WALK: usize = 64;
+/// Most names looked up in one directory by one message.
+pub const MAX_LOOKUPS: usize = 64;
 /// Most nodes closed by one message.
 pub const MAX_CLOSE: usize = 1024;
 /// Longest target of a symbolic link, without a NUL (`PATH_MAX` - 1).

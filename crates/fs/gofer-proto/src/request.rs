@@ -25,6 +25,13 @@ pub enum Request<'a> {
         /// What is looked up, at most [`MAX_WALK`](crate::MAX_WALK).
         names: Vec<Name<'a>>,
     },
+    /// Looks names up in one directory, each by itself. Answered by `Found`.
+    LookupMany {
+        /// Where.
+        dir: NodeId,
+        /// What is looked up, at most [`MAX_LOOKUPS`](crate::MAX_LOOKUPS).
+        names: Vec<Name<'a>>,
+    },
     /// `fstat(2)`. Answered by `Attr`.
     Stat {
         /// Of what.
@@ -228,11 +235,12 @@ pub enum RequestKind {
     Close,
     SyncFs,
     CreateUnnamed,
+    LookupMany,
 }
 
 impl RequestKind {
     /// Every kind, in the order of their numbers, which begin at 1.
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Mount,
         Self::WalkStat,
         Self::Stat,
@@ -256,6 +264,7 @@ impl RequestKind {
         Self::Close,
         Self::SyncFs,
         Self::CreateUnnamed,
+        Self::LookupMany,
     ];
 
     fn from_raw(raw: u16) -> Result<Self, ProtoError> {
@@ -293,6 +302,7 @@ impl<'a> Request<'a> {
             Self::Close { .. } => RequestKind::Close,
             Self::SyncFs { .. } => RequestKind::SyncFs,
             Self::CreateUnnamed { .. } => RequestKind::CreateUnnamed,
+            Self::LookupMany { .. } => RequestKind::LookupMany,
         }
     }
 

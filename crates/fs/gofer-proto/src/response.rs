@@ -5,7 +5,7 @@ use abi::fs::{FileType, StatFs};
 
 use crate::types::{Attributes, NodeAttr};
 use crate::wire::{Header, Reader, Writer};
-use crate::{MAX_ENTRIES, MAX_WALK, MAX_XATTR_VALUE, Name, ProtoError};
+use crate::{MAX_ENTRIES, MAX_LOOKUPS, MAX_WALK, MAX_XATTR_VALUE, Name, ProtoError};
 
 /// An entry of a directory. `.` and `..` are never sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub enum Response {
         /// Why the next component was not found: `ENOENT`, `ENOTDIR`, ...
         stop: Option<Errno>,
     },
+    /// What was found of names in one directory, in their order, of the first ones at least. `None` for one
+    /// that is to be looked up by itself, to learn why it was not found.
+    Found(Vec<Option<NodeAttr>>),
     /// A descriptor comes with this message.
     Opened,
     /// A target of a symbolic link, or a value or list of extended attributes.
@@ -58,6 +61,7 @@ const OPENED: u16 = 6;
 const BYTES: u16 = 7;
 const ENTRIES: u16 = 8;
 const STAT_FS: u16 = 9;
+const FOUND: u16 = 10;
 
 /// Bytes of an entry beside its name.
 const ENTRY_OVERHEAD: usize = 8 + 8 + 4 + 4;
@@ -93,6 +97,14 @@ impl Response {
                 nodes.iter().for_each(|node| node.write(&mut w));
                 WALK
             }
+            Self::Found(nodes) => {
+                w.count(nodes.len(), MAX_LOOKUPS, "lookups")?;
+                for node in nodes {
+                    w.value(&u32::from(node.is_some()));
+                    node.iter().for_each(|node| node.write(&mut w));
+                }
+                FOUND
+            }
             Self::Opened => OPENED,
             Self::Bytes(bytes) => {
                 w.bytes(bytes, MAX_XATTR_VALUE, "bytes")?;
@@ -124,6 +136,10 @@ impl Response {
                 let nodes = (0..count).map(|_| NodeAttr::read(&mut r)).collect::<Result<_, _>>()?;
                 Self::Walk { nodes, stop }
             }
+            FOUND => {
+                let count = r.count(MAX_LOOKUPS, "lookups")?;
+                Self::Found((0..count).map(|_| maybe_node(&mut r)).collect::<Result<_, _>>()?)
+            }
             OPENED => Self::Opened,
             BYTES => Self::Bytes(r.bytes(MAX_XATTR_VALUE, "bytes")?.to_vec()),
             ENTRIES => Self::Entries(read_entries(&mut r)?),
@@ -132,6 +148,14 @@ impl Response {
         };
         r.finish()?;
         Ok((id, response))
+    }
+}
+
+fn maybe_node(r: &mut Reader<'_>) -> Result<Option<NodeAttr>, ProtoError> {
+    match r.value::<u32>()? {
+        0 => Ok(None),
+        1 => NodeAttr::read(r).map(Some),
+        _ => Err(ProtoError::BadValue("found")),
     }
 }
 

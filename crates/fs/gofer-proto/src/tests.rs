@@ -62,6 +62,7 @@ fn response() -> impl Strategy<Value = Response> {
         attributes().prop_map(Response::Attr),
         (proptest::collection::vec(node_attr(), 0..=MAX_WALK), proptest::option::of(errno()))
             .prop_map(|(nodes, stop)| Response::Walk { nodes, stop }),
+        proptest::collection::vec(proptest::option::of(node_attr()), 0..5).prop_map(Response::Found),
         Just(Response::Opened),
         proptest::collection::vec(any::<u8>(), 0..5000).prop_map(Response::Bytes),
         proptest::collection::vec(entry, 0..40).prop_map(Response::Entries),
@@ -132,6 +133,7 @@ proptest! {
             Request::Close { nodes: vec![node, dir] },
             Request::SyncFs { node },
             Request::CreateUnnamed { dir, mode, owner },
+            Request::LookupMany { dir, names: names.iter().map(|n| Name::new(n).expect("valid")).collect() },
         ];
         for (index, request) in all.into_iter().enumerate() {
             prop_assert_eq!(request.kind() as usize, index + 1);

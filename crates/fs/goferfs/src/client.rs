@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use abi::Errno;
 use gofer_proto::{Attributes, MAX_MESSAGE, NodeAttr, ProtoError, Request, Response};
-use sync::Mutex;
 use sync::order::Gofer;
+use sync::{Mutex, MutexGuard};
 
 /// Carries one message there and its reply back.
 pub trait Transport: Send {
@@ -40,7 +40,7 @@ impl Transport for SocketTransport {
     }
 }
 
-/// Connections to one Gofer, used in turn. Shared by the mounts of a sandbox.
+/// Connections to one Gofer, one for each who asks at the same time, as far as they go. Shared by the mounts of a sandbox.
 pub struct Client {
     connections: Box<[Mutex<Gofer, Connection>]>,
     next: AtomicUsize,
@@ -73,11 +73,19 @@ impl Client {
         Ok(Arc::new(Self { connections: connections.collect(), next: AtomicUsize::new(0) }))
     }
 
+    /// The first connection that is free: the same as before, mostly, whose thread in the Gofer has been awake
+    /// just now and knows the directory that is being listed.
+    fn connection(&self) -> Result<MutexGuard<'_, Gofer, Connection>, Errno> {
+        if let Some(free) = self.connections.iter().find_map(Mutex::try_lock) {
+            return Ok(free);
+        }
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len();
+        Ok(self.connections.get(turn).ok_or(Errno::EIO)?.lock())
+    }
+
     /// Asks, and waits for the reply. `EIO` when the Gofer is gone or does not keep to the protocol.
     pub(crate) fn call(&self, request: &Request<'_>) -> Result<(Response, Option<OwnedFd>), Errno> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len();
-        let connection = self.connections.get(turn).ok_or(Errno::EIO)?;
-        let mut connection = connection.lock();
+        let mut connection = self.connection()?;
         if connection.broken {
             return Err(Errno::EIO);
         }

@@ -242,10 +242,12 @@ impl GoferDir {
             return Ok(ahead.entries);
         }
         let request = Request::Readdir { node: self.inode.node(), cookie: position, max: LISTING };
-        match self.inode.gofer_fs().client().ask(&request)? {
-            Response::Entries(entries) => Ok(entries.into()),
-            _ => Err(Errno::EIO),
-        }
+        let (fs, node) = (self.inode.gofer_fs(), self.inode.node());
+        let changes = fs.changes();
+        let Response::Entries(entries) = fs.client().ask(&request)? else { return Err(Errno::EIO) };
+        let entries = entries.into();
+        fs.listed(node, changes, position == 0, &entries);
+        Ok(entries)
     }
 }
 

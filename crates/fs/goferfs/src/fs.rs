@@ -6,12 +6,13 @@ use std::sync::{Arc, Weak};
 
 use abi::Errno;
 use abi::fs::StatFs;
-use gofer_proto::{Attributes, MAX_CLOSE, NodeAttr, NodeId, Request, Response};
+use gofer_proto::{Attributes, DirEntry, MAX_CLOSE, NodeAttr, NodeId, Request, Response};
 use memmap::HostObject;
 use sync::Mutex;
 use sync::order::Leaf;
 use vfs::{FileSystem, Inode};
 
+use crate::ahead::Ahead;
 use crate::client::Client;
 use crate::inode::GoferInode;
 
@@ -53,6 +54,7 @@ pub struct GoferFs {
     lingering: Mutex<Leaf, VecDeque<Arc<HostObject>>>,
     /// Counts changes of attributes and names; kept attributes are as good as the count they carry.
     changes: AtomicU64,
+    ahead: Ahead,
 }
 
 impl GoferFs {
@@ -69,6 +71,7 @@ impl GoferFs {
             fresh: Mutex::new(None),
             lingering: Mutex::default(),
             changes: AtomicU64::new(0),
+            ahead: Ahead::default(),
         }))
     }
 
@@ -166,6 +169,30 @@ impl GoferFs {
         self.discard(node);
     }
 
+    /// Entries of `dir` were listed when there had been `changes`, from its beginning if `first`.
+    pub(crate) fn listed(&self, dir: NodeId, changes: u64, first: bool, entries: &VecDeque<DirEntry>) {
+        if self.exclusive() {
+            let names = entries.iter().map(|entry| entry.name.as_slice());
+            let gone = self.ahead.listed(dir, changes, first, names);
+            gone.into_iter().for_each(|node| self.discard(node));
+        }
+    }
+
+    /// What was found of `name` ahead.
+    pub(crate) fn looked_up(
+        &self,
+        dir: NodeId,
+        name: &[u8],
+        changes: u64,
+    ) -> Result<Option<NodeAttr>, Errno> {
+        if !self.exclusive() {
+            return Ok(None);
+        }
+        let (found, gone) = self.ahead.lookup(self.client(), dir, name, changes)?;
+        gone.into_iter().for_each(|node| self.discard(node));
+        Ok(found)
+    }
+
     /// Remembers the descriptor of a file just created.
     pub(crate) fn keep_fresh(&self, key: Key, object: Arc<HostObject>) {
         let before = self.fresh.lock().replace((key, object));
@@ -230,6 +257,7 @@ impl Drop for GoferFs {
     fn drop(&mut self) {
         let mut nodes = std::mem::take(self.dead.get_mut());
         nodes.push(self.root.node);
+        nodes.extend(self.ahead.nodes());
         for nodes in nodes.chunks(MAX_CLOSE) {
             // A Gofer that is gone has nothing to close.
             let _ = self.client.done(&Request::Close { nodes: nodes.to_vec() });

@@ -216,6 +216,9 @@ impl Inode for GoferInode {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
         let names = vec![convert::name(name)?];
         let changes = self.fs.changes();
+        if let Some(found) = self.fs.looked_up(self.node, name, changes)? {
+            return Ok(self.fs.adopt(found, changes));
+        }
         match self.fs.client().ask(&Request::WalkStat { dir: self.node, names })? {
             Response::Walk { stop: Some(errno), .. } => Err(errno),
             Response::Walk { mut nodes, stop: None } => {

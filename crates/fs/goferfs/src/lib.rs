@@ -10,7 +10,8 @@
 //!
 //! Dentries are `vfs`'s, where the mount is [exclusive](MountOptions::exclusive). Attributes are kept
 //! here on exclusive mounts, until anything is changed through the mount ([`GoferFs`] counts changes)
-//! or the file is opened; those of an open file are the host's, asked by `fstat(2)`, not by message.
+//! or the file is opened; those of an open file are the host's, asked by `fstat(2)`, not by message. Whoever
+//! looks at the entries of a directory that was just listed finds them asked for already, some at a time.
 //!
 //! # Host system calls
 //!
@@ -25,6 +26,7 @@
 //! - `--directfs`: the Sentry holds no directory descriptor.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod client;
 mod convert;
 mod file;

@@ -445,3 +445,69 @@ fn a_gofer_that_is_gone_is_eio() {
     assert_eq!(GoferFs::mount(client, options).err(), Some(Errno::EIO));
     assert_eq!(Client::new(Vec::new()).err(), Some(Errno::EINVAL));
 }
+
+/// Lists the root; the names as they came.
+fn names(root: &Arc<dyn Inode>) -> Vec<Vec<u8>> {
+    let mut names = Names { names: Vec::new(), room: usize::MAX };
+    let dir = open(root, OpenFlags::empty());
+    with_context(|cx| dir.read_dir(cx, 0, &mut names)).expect("lists");
+    names.names
+}
+
+#[test]
+fn what_was_listed_is_looked_up_ahead() {
+    let bed = Bed::new(true);
+    for i in 0..200 {
+        std::fs::write(bed.path(&format!("f{i}")), "x".repeat(i)).expect("writes");
+    }
+    let root = bed.fs.root();
+    let mut names = names(&root);
+    names.sort_unstable();
+    assert_eq!(names.len(), 200);
+    let look = |name: &Vec<u8>| {
+        let size: u64 = std::str::from_utf8(&name[1..]).expect("ours").parse().expect("a number");
+        let attr = root.lookup(name).expect("there").attr().expect("known");
+        assert_eq!(attr.size, size);
+    };
+    let calls = bed.calls(|| names.iter().for_each(look));
+    assert!(calls < 40, "{calls} messages for 200 names, with those that close what is dropped");
+    // In any other order it is right, too; what a change may have made wrong is asked again.
+    let calls = bed.calls(|| names.iter().rev().for_each(look));
+    assert!(calls >= 200, "each name was taken");
+    root.unlink(b"f7").expect("goes");
+    assert_eq!(root.lookup(b"f7").err(), Some(Errno::ENOENT));
+    drop(root);
+    bed.end();
+}
+
+#[test]
+fn a_change_makes_what_was_looked_up_ahead_stale() {
+    let bed = Bed::new(true);
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        std::fs::write(bed.path(name), "x").expect("writes");
+    }
+    let root = bed.fs.root();
+    let mut names = names(&root);
+    names.sort_unstable();
+    let first = root.lookup(&names[0]).expect("there");
+    root.unlink(&names[1]).expect("goes");
+    assert_eq!(root.lookup(&names[1]).err(), Some(Errno::ENOENT));
+    assert!(root.lookup(&names[2]).is_ok());
+    drop((first, root));
+    bed.end();
+}
+
+#[test]
+fn a_mount_that_others_change_is_asked_each_time() {
+    let bed = Bed::new(false);
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        std::fs::write(bed.path(name), "x").expect("writes");
+    }
+    let root = bed.fs.root();
+    let names = names(&root);
+    root.lookup(&names[0]).expect("there");
+    std::fs::remove_file(bed.path("b")).expect("goes");
+    assert_eq!(root.lookup(b"b").err(), Some(Errno::ENOENT));
+    drop(root);
+    bed.end();
+}

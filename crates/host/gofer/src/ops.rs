@@ -73,6 +73,7 @@ impl<'s> Connection<'s> {
         match *request {
             Request::Mount { index } => self.mount(index),
             Request::WalkStat { dir, ref names } => self.walk(dir, names),
+            Request::LookupMany { dir, ref names } => self.lookup_many(dir, names),
             Request::Stat { node } => Ok(Response::Attr(host::attributes(&*self.node(node)?)?)),
             Request::SetStat { node, ref changes } => self.set_stat(node, changes),
             Request::Mkdir { dir, name, mode, owner } => self.mkdir(dir, name, mode, owner),
@@ -157,6 +158,21 @@ impl<'s> Connection<'s> {
             }
         }
         Ok(Response::Walk { nodes, stop: None })
+    }
+
+    /// Goes as far as there is room for nodes.
+    fn lookup_many(&self, dir: NodeId, names: &[Name<'_>]) -> Result<Response, Errno> {
+        let dir = self.node(dir)?;
+        dir.check_directory()?;
+        let mut found = Vec::with_capacity(names.len());
+        for name in names {
+            match host::open_child(dir.as_fd(), *name).and_then(|fd| self.adopt(&dir, fd)) {
+                Ok(node) => found.push(Some(node)),
+                Err(Errno::ENFILE | Errno::EMFILE) => break,
+                Err(_) => found.push(None),
+            }
+        }
+        Ok(Response::Found(found))
     }
 
     fn step(&self, at: &Node, name: Name<'_>) -> Result<(NodeAttr, Arc<Node>), Errno> {

@@ -5,20 +5,17 @@ use abi::fs::{FileType, OpenFlags};
 use super::{Request, RequestKind};
 use crate::types::{NodeId, Ownership, RemoveKind, RenameFlags, SetAttr, XattrFlags};
 use crate::wire::{Reader, Writer};
-use crate::{MAX_CLOSE, MAX_TARGET, MAX_WALK, MAX_XATTR_NAME, MAX_XATTR_VALUE, ProtoError};
+use crate::{
+    MAX_CLOSE, MAX_LOOKUPS, MAX_TARGET, MAX_WALK, MAX_XATTR_NAME, MAX_XATTR_VALUE, Name, ProtoError,
+};
 
 impl<'a> Request<'a> {
     /// Writes the fields, in the order in which they are declared.
     pub(super) fn write(&self, w: &mut Writer<'_>) -> Result<(), ProtoError> {
         match self {
             Self::Mount { index } => w.value(index),
-            Self::WalkStat { dir, names } => {
-                w.value(&dir.0);
-                w.count(names.len(), MAX_WALK, "walk")?;
-                for name in names {
-                    w.name(*name)?;
-                }
-            }
+            Self::WalkStat { dir, names } => write_names(w, *dir, names, (MAX_WALK, "walk"))?,
+            Self::LookupMany { dir, names } => write_names(w, *dir, names, (MAX_LOOKUPS, "lookups"))?,
             Self::Stat { node }
             | Self::Readlink { node }
             | Self::StatFs { node }
@@ -117,10 +114,12 @@ impl<'a> Request<'a> {
         Ok(match kind {
             RequestKind::Mount => Self::Mount { index: r.value()? },
             RequestKind::WalkStat => {
-                let dir = NodeId::read(r)?;
-                let count = r.count(MAX_WALK, "walk")?;
-                let names = (0..count).map(|_| r.name()).collect::<Result<_, _>>()?;
+                let (dir, names) = read_names(r, (MAX_WALK, "walk"))?;
                 Self::WalkStat { dir, names }
+            }
+            RequestKind::LookupMany => {
+                let (dir, names) = read_names(r, (MAX_LOOKUPS, "lookups"))?;
+                Self::LookupMany { dir, names }
             }
             RequestKind::Stat => Self::Stat { node: NodeId::read(r)? },
             RequestKind::Readlink => Self::Readlink { node: NodeId::read(r)? },
@@ -246,4 +245,24 @@ fn string<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a [u8], ProtoErro
         return Err(ProtoError::BadValue(what));
     }
     Ok(bytes)
+}
+
+fn write_names(
+    w: &mut Writer<'_>,
+    dir: NodeId,
+    names: &[Name<'_>],
+    (max, what): (usize, &'static str),
+) -> Result<(), ProtoError> {
+    w.value(&dir.0);
+    w.count(names.len(), max, what)?;
+    names.iter().try_for_each(|name| w.name(*name))
+}
+
+fn read_names<'a>(
+    r: &mut Reader<'a>,
+    (max, what): (usize, &'static str),
+) -> Result<(NodeId, Vec<Name<'a>>), ProtoError> {
+    let dir = NodeId::read(r)?;
+    let count = r.count(max, what)?;
+    Ok((dir, (0..count).map(|_| r.name()).collect::<Result<_, _>>()?))
 }
