@@ -4,7 +4,8 @@
 //! directories listed last are kept, and a lookup of one of them asks for those behind it too: for more each
 //! time, while most of what was asked for is used. Behind it is what follows by name, for so an overlay lists.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 
 use abi::Errno;
 use gofer_proto::{MAX_LOOKUPS, Name, NodeAttr, NodeId, Request, Response};
@@ -26,8 +27,7 @@ struct Listing {
     /// The file system's count of changes when it was.
     changes: u64,
     /// Names, and whether they were looked up.
-    names: Vec<(Box<[u8]>, bool)>,
-    sorted: bool,
+    names: BTreeMap<Box<[u8]>, bool>,
     bytes: usize,
     /// How many to ask for.
     batch: usize,
@@ -36,8 +36,8 @@ struct Listing {
 
 impl Listing {
     fn fresh(dir: NodeId, changes: u64) -> Self {
-        let (names, found) = (Vec::new(), HashMap::new());
-        Self { dir, changes, names, sorted: true, bytes: 0, batch: 0, found }
+        let (names, found) = (BTreeMap::new(), HashMap::new());
+        Self { dir, changes, names, bytes: 0, batch: 0, found }
     }
 
     /// Nodes that were found and not asked for.
@@ -47,16 +47,14 @@ impl Listing {
 
     /// Takes `name` and the ones behind it, but for those that were looked up.
     fn take(&mut self, name: &[u8]) -> Option<Vec<Box<[u8]>>> {
-        if !std::mem::replace(&mut self.sorted, true) {
-            self.names.sort_unstable();
-        }
-        let at = self.names.binary_search_by(|(kept, _)| (**kept).cmp(name)).ok()?;
-        if self.names.get(at).is_none_or(|(_, looked_up)| *looked_up) {
+        if *self.names.get(name)? {
             return None;
         }
         let used = self.found.len() * 2 <= self.batch;
         self.batch = if used { (self.batch * 2).clamp(FIRST, MAX_LOOKUPS) } else { FIRST };
-        let fresh = self.names.iter_mut().skip(at).filter(|(_, looked_up)| !looked_up).take(self.batch);
+        let behind = self.names.range_mut::<[u8], _>((Bound::Included(name), Bound::Unbounded));
+        // Not over all of what was looked up already, again and again.
+        let fresh = behind.take(4 * MAX_LOOKUPS).filter(|(_, looked_up)| !**looked_up).take(self.batch);
         let taken = fresh.map(|(name, looked_up)| {
             *looked_up = true;
             name.clone()
@@ -92,12 +90,14 @@ impl Ahead {
             None => Listing::fresh(dir, changes),
         };
         for name in names {
-            listing.bytes += name.len();
-            if listing.bytes > MAX_NAMES {
+            if listing.bytes + name.len() > MAX_NAMES {
                 break;
             }
-            listing.names.push((name.into(), false));
-            listing.sorted = false;
+            // A piece may come twice.
+            if !listing.names.contains_key(name) {
+                listing.bytes += name.len();
+                listing.names.insert(name.into(), false);
+            }
         }
         listings.push_back(listing);
         if listings.len() > LISTINGS {

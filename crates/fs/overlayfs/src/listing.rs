@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use abi::Errno;
-use abi::fs::FileType;
+use abi::fs::{FileType, OpenFlags};
 use vfs::{DirEntry, DirSink, File, FileContext, Result};
 
 use crate::lookup::Above;
@@ -56,9 +56,10 @@ impl Node {
         let mut names: BTreeMap<Vec<u8>, Option<(u64, FileType)>> = BTreeMap::new();
         let cx = self.overlay().cx();
         for layer in self.lowers() {
+            let open = layer.inode.open(&cx, OpenFlags::DIRECTORY)?;
             let mut position = 0;
             loop {
-                let items = work::entries(&layer.inode, &cx, position)?;
+                let items = work::entries_of(&open, &cx, position)?;
                 let Some(last) = items.last() else { break };
                 position = last.next;
                 for Item { name, ino, kind, .. } in items {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::Errno;
 use abi::fs::{FileType, OpenFlags, Permissions};
-use vfs::{DirEntry, DirSink, FileContext, Inode, NewNode, RenameFlags, Result, XattrSet};
+use vfs::{DirEntry, DirSink, File, FileContext, Inode, NewNode, RenameFlags, Result, XattrSet};
 
 /// Extended attributes the overlay keeps for itself.
 pub(crate) const PRIVATE: &[u8] = b"trusted.overlay.";
@@ -44,8 +44,13 @@ impl DirSink for Batch {
 
 /// Some entries of a layer's directory from `position` on; none at the end.
 pub(crate) fn entries(dir: &Arc<dyn Inode>, cx: &FileContext<'_>, position: u64) -> Result<Vec<Item>> {
+    entries_of(&dir.open(cx, OpenFlags::DIRECTORY)?, cx, position)
+}
+
+/// The same of one that is open: it may know what comes next.
+pub(crate) fn entries_of(dir: &Arc<dyn File>, cx: &FileContext<'_>, position: u64) -> Result<Vec<Item>> {
     let mut batch = Batch(Vec::new());
-    dir.open(cx, OpenFlags::DIRECTORY)?.read_dir(cx, position, &mut batch)?;
+    dir.read_dir(cx, position, &mut batch)?;
     Ok(batch.0)
 }
 
