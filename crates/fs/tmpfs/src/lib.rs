@@ -226,9 +226,10 @@ impl SharedMemory for Heap {
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
         let mut bytes = self.bytes();
-        let (start, end) = (offset as usize, offset as usize + buf.len());
+        let start = usize::try_from(offset).map_err(|_| Errno::EFBIG)?;
+        let end = start.checked_add(buf.len()).ok_or(Errno::EFBIG)?;
         if bytes.len() < end {
-            bytes.resize(end, 0);
+            grow(&mut bytes, end)?;
         }
         bytes.get_mut(start..end).ok_or(Errno::EIO)?.copy_from_slice(buf);
         Ok(())
@@ -242,9 +243,24 @@ impl SharedMemory for Heap {
     }
 
     fn set_len(&self, size: u64) -> Result<()> {
-        self.bytes().resize(size as usize, 0);
+        let size = usize::try_from(size).map_err(|_| Errno::EFBIG)?;
+        let mut bytes = self.bytes();
+        if size > bytes.len() {
+            return grow(&mut bytes, size);
+        }
+        bytes.truncate(size);
         Ok(())
     }
+}
+
+/// There are no holes on the heap: a file with a far end may not fit.
+fn grow(bytes: &mut Vec<u8>, size: usize) -> Result<()> {
+    const MOST: usize = 1 << 30;
+    if size > MOST || bytes.try_reserve(size - bytes.len()).is_err() {
+        return Err(Errno::ENOSPC);
+    }
+    bytes.resize(size, 0);
+    Ok(())
 }
 
 #[cfg(test)]
