@@ -35,11 +35,20 @@ impl Space {
     }
 }
 
+/// Most bytes a guest of a test writes.
+const MAX_BYTES: usize = 8 << 20;
+
+/// Where there is memory: below 16 MiB but for the first page, and around the stacks of tests.
+fn check(addr: UserAddr, len: usize) -> Result<(), Fault> {
+    let regions = [0x1000..0x100_0000, 0x6000_0000..0x6100_0000, 0x6f00_0000..0x7200_0000];
+    let end = addr.0.saturating_add(len as u64);
+    let there = regions.iter().any(|region| region.start <= addr.0 && end <= region.end);
+    if there { Ok(()) } else { Err(Fault { copied: 0 }) }
+}
+
 impl UserMem for Space {
     fn read(&self, addr: UserAddr, buf: &mut [u8]) -> Result<(), Fault> {
-        if addr.0 < 4096 {
-            return Err(Fault { copied: 0 });
-        }
+        check(addr, buf.len())?;
         let bytes = self.bytes();
         for (index, byte) in buf.iter_mut().enumerate() {
             *byte = bytes.get(&(addr.0 + index as u64)).copied().unwrap_or(0);
@@ -48,10 +57,11 @@ impl UserMem for Space {
     }
 
     fn write(&self, addr: UserAddr, buf: &[u8]) -> Result<(), Fault> {
-        if addr.0 < 4096 {
+        check(addr, buf.len())?;
+        let mut bytes = self.bytes();
+        if bytes.len().saturating_add(buf.len()) > MAX_BYTES {
             return Err(Fault { copied: 0 });
         }
-        let mut bytes = self.bytes();
         bytes.extend(buf.iter().enumerate().map(|(index, byte)| (addr.0 + index as u64, *byte)));
         Ok(())
     }

@@ -64,7 +64,8 @@ pub(crate) struct Guest {
 
 impl Guest {
     pub(crate) fn new() -> Self {
-        let fs = TmpFs::new(Options::new(1), Arc::new(HeapMemory));
+        let small = |dev| TmpFs::new(Options { size: 64 << 20, ..Options::new(dev) }, Arc::new(HeapMemory));
+        let fs = small(1);
         let mounts = MountNamespace::new(Mount::new(fs, "none", MountFlags::empty()));
         let calls = X86Calls::new();
         calls.provide(Services::new(Parts {
@@ -74,7 +75,7 @@ impl Guest {
             cpu: CpuFacts { hwcap: 0, hwcap2: 0, min_signal_stack: 4096 },
             clock: Arc::new(ktime::HostClock::default()),
             machine: Machine { cpus: 4, memory: 1 << 30 },
-            memory_files: TmpFs::new(Options::new(4), Arc::new(HeapMemory)),
+            memory_files: small(4),
             pipefs: AnonFs::pipefs(2),
             anon: AnonFs::anon_inodefs(3),
             sockfs: AnonFs::sockfs(4),

@@ -1,5 +1,6 @@
 //! Calls as a guest makes them, over a tmpfs.
 
+mod anything;
 mod files;
 mod readiness;
 mod system;
