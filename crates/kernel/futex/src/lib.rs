@@ -5,8 +5,8 @@
 //! - [`pi`]: locks whose word holds the owner; ownership is handed to the longest waiter. No priority is
 //!   inherited: the Sentry has no say in the host's scheduling.
 //!
-//! A futex is named by its address space and address ([`Key`]): words shared between *processes* are not
-//! matched yet. Waiters are bounded by the number of tasks. No lock is held over a copy from the guest:
+//! A futex is named by its address space and address, or, in shared memory, by the object and the place in it
+//! ([`Key`]). Waiters are bounded by the number of tasks. No lock is held over a copy from the guest:
 //! a waiter enters its queue first and looks at the word afterwards.
 #![forbid(unsafe_code)]
 
@@ -26,19 +26,63 @@ use sync::{Mutex, order};
 
 pub use op::WakeOp;
 
-/// A futex: an aligned word of one address space.
+/// What all who use a futex call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Name {
+    /// A word of one address space.
+    Private {
+        /// What names the address space as long as somebody waits in it.
+        space: u64,
+        /// Address.
+        addr: u64,
+    },
+    /// A word of a file or other object that several may map.
+    Shared {
+        /// Its device.
+        dev: u64,
+        /// Its inode.
+        ino: u64,
+        /// Byte in it.
+        offset: u64,
+    },
+}
+
+/// A futex, as one who uses it sees it. Two are equal when they are the same word, wherever it is mapped.
+#[derive(Clone, Copy, Debug)]
 pub struct Key {
-    /// What names the address space as long as somebody waits in it.
-    pub space: u64,
-    /// Address.
-    pub addr: UserAddr,
+    name: Name,
+    /// Address in the space of who uses it.
+    pub(crate) addr: UserAddr,
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Key {}
+
+impl std::hash::Hash for Key {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
 }
 
 impl Key {
-    /// `EINVAL` unless aligned.
-    pub fn new(space: u64, addr: UserAddr) -> Result<Self, Errno> {
-        if addr.0.is_multiple_of(4) { Ok(Self { space, addr }) } else { Err(Errno::EINVAL) }
+    /// The word at `addr` in the address space called `space`, whoever else may map it. `EINVAL` unless aligned.
+    pub fn private(space: u64, addr: UserAddr) -> Result<Self, Errno> {
+        Self::named(Name::Private { space, addr: addr.0 }, addr)
+    }
+
+    /// The word at `addr` by its name. `EINVAL` unless aligned.
+    pub fn named(name: Name, addr: UserAddr) -> Result<Self, Errno> {
+        if addr.0.is_multiple_of(4) { Ok(Self { name, addr }) } else { Err(Errno::EINVAL) }
+    }
+
+    /// Where it is for who uses it.
+    pub fn addr(&self) -> UserAddr {
+        self.addr
     }
 }
 

@@ -8,10 +8,14 @@ use abi::Errno;
 use guestmem::{Fault, UserAddr, UserMem};
 use sync::wait::Parker;
 
-use crate::{FutexError, Futexes, Key, WakeOp};
+use crate::{FutexError, Futexes, Key, Name, WakeOp};
 
-const KEY: Key = Key { space: 1, addr: UserAddr(0x1000) };
-const OTHER: Key = Key { space: 1, addr: UserAddr(0x2000) };
+const fn key(addr: u64) -> Key {
+    Key { name: Name::Private { space: 1, addr }, addr: UserAddr(addr) }
+}
+
+const KEY: Key = key(0x1000);
+const OTHER: Key = key(0x2000);
 
 /// The same word everywhere.
 #[derive(Default)]
@@ -49,7 +53,21 @@ fn waits_end_by_value_deadline_and_interruption() {
     parker.interrupt();
     assert_eq!(wait(0, None), Err(FutexError::Interrupted));
     assert_eq!(futexes.wake(KEY, 1, u32::MAX), 0);
-    assert_eq!(Key::new(1, UserAddr(2)), Err(Errno::EINVAL));
+    assert_eq!(Key::private(1, UserAddr(2)), Err(Errno::EINVAL));
+}
+
+#[test]
+fn a_shared_word_is_one_wherever_it_is() {
+    let name = Name::Shared { dev: 1, ino: 2, offset: 64 };
+    let [here, there] = [0x1040, 0x7040].map(|addr| Key::named(name, UserAddr(addr)).expect("aligned"));
+    assert!(here == there && here.addr() != there.addr() && here != KEY);
+    let (futexes, word) = (Arc::new(Futexes::default()), Arc::new(Word::default()));
+    let guest = {
+        let (futexes, word) = (Arc::clone(&futexes), Arc::clone(&word));
+        std::thread::spawn(move || futexes.wait(word.as_ref(), here, 0, u32::MAX, &Parker::new(), None))
+    };
+    until(|| futexes.wake(there, 1, u32::MAX) == 1);
+    assert_eq!(guest.join().expect("no panic"), Ok(()));
 }
 
 #[test]

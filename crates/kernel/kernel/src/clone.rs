@@ -258,6 +258,10 @@ impl Task {
         let shares = flags.contains(CloneFlags::VM);
         let clears = flags.contains(CloneFlags::CHILD_CLEARTID) && shares;
         let clear_tid = if clears { request.child_tid } else { 0 };
+        // Whoever has the waiters clears the word.
+        let ours = !self.kernel().platform().features().native_futex;
+        let (ours, clear_tid) = if ours { (clear_tid, 0) } else { (0, clear_tid) };
+        child.holdings.lock().clear_tid = ours;
         let new = NewThread { registers, fp_state: None, handler: child.clone(), clear_tid };
         // The word is written before the child can run. Without shared memory it travels in the copy,
         // and the parent gets its own back: nothing of the parent's that it names runs meanwhile.

@@ -12,7 +12,7 @@ use sync::wait::Parker;
 
 use crate::group::ThreadGroup;
 use crate::kernel::Kernel;
-use crate::task::Task;
+use crate::task::{Sharing, Task};
 
 /// Most entries of a robust list that are walked (`ROBUST_LIST_LIMIT`).
 const ROBUST_LIMIT: usize = 2048;
@@ -87,7 +87,7 @@ impl Task {
         }
     }
 
-    /// `set_tid_address(2)`'s word; what `clone` gave is the backend's to clear.
+    /// `set_tid_address(2)`'s word; what `clone` gave is the backend's to clear, where the host has the waiters.
     fn clear_tid(&self) {
         let addr = std::mem::take(&mut self.holdings.lock().clear_tid);
         if addr == 0 {
@@ -109,7 +109,7 @@ impl Task {
             // Nobody may wait; a bad address has been met already.
             let _ = self.mm().space().futex_wake(at, 1, u32::MAX);
         }
-        if let Ok(key) = self.futex_key(at) {
+        if let Ok(key) = self.futex_key(at, Sharing::Any) {
             self.kernel().futexes().wake(key, 1, u32::MAX);
         }
     }

@@ -23,6 +23,15 @@ use crate::seccomp::Seccomp;
 use crate::settings::Settings;
 use crate::slots::{FileTable, FsView};
 
+/// Who may use a futex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Threads with the same memory (`FUTEX_PRIVATE_FLAG`).
+    None,
+    /// Whoever maps the word.
+    Any,
+}
+
 /// Why a wait ended without what it waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
@@ -200,10 +209,20 @@ impl Task {
         Arc::clone(&self.holdings.lock().mm)
     }
 
-    /// Names a futex of its memory. `EINVAL` unless aligned.
-    pub fn futex_key(&self, addr: guestmem::UserAddr) -> Result<futex::Key, Errno> {
+    /// Names a futex of its memory: one of shared memory by the object, so that others find it, unless they need not.
+    /// `EINVAL` unless aligned.
+    pub fn futex_key(&self, addr: guestmem::UserAddr, sharing: Sharing) -> Result<futex::Key, Errno> {
+        let mm = self.mm();
+        if sharing == Sharing::Any
+            && let Some(vma) = mm.find(addr).filter(mm::Vma::is_shared)
+            && let mm::Source::File { file, offset } = &vma.source
+        {
+            let memmap::MapIdentity { dev, ino, .. } = file.identity();
+            let offset = offset.saturating_add(addr.0 - vma.start);
+            return futex::Key::named(futex::Name::Shared { dev, ino, offset }, addr);
+        }
         // The manager lives as long as anybody waits in it, so its place in memory names it.
-        futex::Key::new(Arc::as_ptr(&self.mm()) as usize as u64, addr)
+        futex::Key::private(Arc::as_ptr(&mm) as usize as u64, addr)
     }
 
     /// Its credentials.

@@ -4,8 +4,8 @@
 //! priority inheritance, and everything on a backend without. The two do not see each other's waiters, but
 //! a wake-up here reaches both.
 //!
-//! Absent: words shared between processes (a waiter is found by address space and address), requeueing to a
-//! lock with priority inheritance (`ENOSYS`: C libraries stopped using it), and `futex_waitv(2)`.
+//! Absent: requeueing to a lock with priority inheritance (`ENOSYS`: C libraries stopped using it), and
+//! `futex_waitv(2)`.
 
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use abi::time::Timespec;
 use abi::{Errno, SysError, SysResult};
 use futex::{FutexError, Futexes, Key};
 use guestmem::{MemExt, UserAddr, UserPtr};
+use kernel::task::Sharing;
 use sync::wait::deadline_after;
 
 use crate::cx::Cx;
@@ -29,7 +30,7 @@ const TRYLOCK_PI: u32 = 8;
 const WAIT_BITSET: u32 = 9;
 const WAKE_BITSET: u32 = 10;
 const LOCK_PI2: u32 = 13;
-/// `FUTEX_PRIVATE_FLAG`: all are private here.
+/// `FUTEX_PRIVATE_FLAG`: no other process uses the word.
 const PRIVATE: u32 = 0x80;
 /// `FUTEX_CLOCK_REALTIME`.
 const REALTIME: u32 = 0x100;
@@ -52,6 +53,8 @@ pub(crate) fn futex(
     }
     let time = UserPtr::<Timespec>::new(UserAddr(fourth));
     let moves = fourth as i32;
+    let sharing = if op & PRIVATE != 0 { Sharing::None } else { Sharing::Any };
+    let (word, other) = (Word { at: word, sharing }, Word { at: other, sharing });
     match command {
         WAIT => wait(cx, word, value, ANY, deadline(cx, time, Told::FromNow)?),
         WAIT_BITSET => wait(cx, word, value, third, deadline(cx, time, told(op))?),
@@ -65,6 +68,19 @@ pub(crate) fn futex(
         TRYLOCK_PI => with_lock(cx, word, |futexes, mem, key, tid| futexes.trylock_pi(mem, key, tid)),
         UNLOCK_PI => with_lock(cx, word, |futexes, mem, key, tid| futexes.unlock_pi(mem, key, tid)),
         _ => Err(Errno::ENOSYS.into()),
+    }
+}
+
+/// A word, and who may use it.
+#[derive(Clone, Copy, Debug)]
+struct Word {
+    at: UserAddr,
+    sharing: Sharing,
+}
+
+impl Word {
+    fn key(self, cx: &Cx<'_>) -> Result<Key, Errno> {
+        cx.task.futex_key(self.at, self.sharing)
     }
 }
 
@@ -95,15 +111,9 @@ fn deadline(cx: &Cx<'_>, time: UserPtr<Timespec>, told: Told) -> SysResult<Optio
     }))
 }
 
-fn wait(
-    cx: &Cx<'_>,
-    word: UserAddr,
-    expected: u32,
-    bitset: u32,
-    deadline: Option<Instant>,
-) -> SysResult<u64> {
+fn wait(cx: &Cx<'_>, word: Word, expected: u32, bitset: u32, deadline: Option<Instant>) -> SysResult<u64> {
     let (task, mem) = (cx.task, cx.task.mm());
-    let key = task.futex_key(word)?;
+    let key = word.key(cx)?;
     match task.kernel().futexes().wait(mem.as_ref(), key, expected, bitset, task.parker(), deadline) {
         Ok(()) => Ok(0),
         // With its deadline, not with the whole time again.
@@ -115,11 +125,11 @@ fn wait(
 }
 
 /// Waiters here first, then the host's.
-fn wake(cx: &Cx<'_>, word: UserAddr, count: u32, bitset: u32) -> SysResult<u64> {
+fn wake(cx: &Cx<'_>, word: Word, count: u32, bitset: u32) -> SysResult<u64> {
     if bitset == 0 {
         return Err(Errno::EINVAL.into());
     }
-    let key = cx.task.futex_key(word)?;
+    let key = word.key(cx)?;
     // Linux wakes one before it counts.
     let count = (count as i32).max(1) as u32;
     Ok(wake_both(cx, key, count, bitset).into())
@@ -132,31 +142,31 @@ fn wake_both(cx: &Cx<'_>, key: Key, count: u32, bitset: u32) -> u32 {
         return woken;
     }
     // A bad address has no waiters.
-    let native = cx.task.mm().space().futex_wake(key.addr, count - woken, bitset);
+    let native = cx.task.mm().space().futex_wake(key.addr(), count - woken, bitset);
     woken.saturating_add(native.unwrap_or(0))
 }
 
 fn requeue(
     cx: &Cx<'_>,
-    (from, to): (UserAddr, UserAddr),
+    (from, to): (Word, Word),
     (wake, moves): (i32, i32),
     expected: Option<u32>,
 ) -> SysResult<u64> {
     let count = |count: i32| u32::try_from(count).map_err(|_| Errno::EINVAL);
     let counts = (count(wake)?, count(moves)?);
-    let keys = (cx.task.futex_key(from)?, cx.task.futex_key(to)?);
+    let keys = (from.key(cx)?, to.key(cx)?);
     let mem = cx.task.mm();
     Ok(cx.task.kernel().futexes().requeue(mem.as_ref(), keys, counts, expected)?.into())
 }
 
-fn wake_op(cx: &Cx<'_>, (one, two): (UserAddr, UserAddr), counts: (u32, u32), code: u32) -> SysResult<u64> {
-    let keys = (cx.task.futex_key(one)?, cx.task.futex_key(two)?);
+fn wake_op(cx: &Cx<'_>, (one, two): (Word, Word), counts: (u32, u32), code: u32) -> SysResult<u64> {
+    let keys = (one.key(cx)?, two.key(cx)?);
     let mem = cx.task.mm();
     Ok(cx.task.kernel().futexes().wake_op(mem.as_ref(), keys, counts, code)?.into())
 }
 
 /// A signal restarts it whole, with its deadline: no handler's `SA_RESTART` is asked (`ERESTARTNOINTR`).
-fn lock(cx: &Cx<'_>, word: UserAddr, deadline: Option<Instant>) -> SysResult<u64> {
+fn lock(cx: &Cx<'_>, word: Word, deadline: Option<Instant>) -> SysResult<u64> {
     let alive = |tid: u32| i32::try_from(tid).is_ok_and(|tid| cx.task_of(tid).is_ok());
     let parker = cx.task.parker();
     let locked = with_lock(cx, word, |futexes, mem, key, tid| {
@@ -170,10 +180,10 @@ fn lock(cx: &Cx<'_>, word: UserAddr, deadline: Option<Instant>) -> SysResult<u64
 
 fn with_lock(
     cx: &Cx<'_>,
-    word: UserAddr,
+    word: Word,
     operate: impl FnOnce(&Futexes, &dyn guestmem::UserMem, Key, u32) -> Result<(), FutexError>,
 ) -> SysResult<u64> {
-    let key = cx.task.futex_key(word)?;
+    let key = word.key(cx)?;
     let mem = cx.task.mm();
     operate(cx.task.kernel().futexes(), mem.as_ref(), key, cx.task.number() as u32)?;
     Ok(0)

@@ -15,7 +15,8 @@ pub struct NewThread {
     /// Called for all its traps.
     pub handler: Arc<dyn TrapHandler>,
     /// Zero this guest word and wake its futex when the thread ends (`CLONE_CHILD_CLEARTID`);
-    /// zero for none.
+    /// zero for none. Given only to a backend with [`native_futex`](crate::Features::native_futex): without, its
+    /// kernel has the waiters.
     pub clear_tid: u64,
 }
 
