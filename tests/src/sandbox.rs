@@ -16,7 +16,7 @@ pub const RUNSC: &str = "RAMPART_RUNSC";
 /// Names the platforms to test, with commas between them; all without it.
 pub const PLATFORMS: &str = "RAMPART_PLATFORMS";
 /// Platforms with a list of known failures.
-const TESTED: &[&str] = &["systrap", "ptrace"];
+const TESTED: &[&str] = &["systrap", "kvm", "ptrace"];
 
 /// What a command is run with, natively and in a sandbox alike.
 #[derive(Clone, Debug)]

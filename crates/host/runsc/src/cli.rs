@@ -52,9 +52,12 @@ pub(crate) struct Cli {
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) strace: bool,
-    /// What catches the guest's system calls: systrap, ptrace, or auto for the first that works here
+    /// What catches the guest's system calls: systrap, kvm, ptrace, or auto for the first that works here
     #[arg(long, global = true, default_value = "systrap")]
     pub(crate) platform: String,
+    /// The device that the platform works with, in place of its usual one (kvm: /dev/kvm)
+    #[arg(long, global = true, alias = "platform_device_path")]
+    pub(crate) platform_device_path: Option<PathBuf>,
     /// Let every call of a guest enter through the host, and leave its programs as they are
     #[arg(long, global = true, alias = "systrap-disable-syscall-patching", num_args = 0..=1,
           require_equals = true, default_value = "false", default_missing_value = "true",

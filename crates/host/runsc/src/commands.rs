@@ -37,7 +37,7 @@ pub(crate) fn run(cli: &Cli) -> Result<u8> {
         Command::Wait(arguments) => lifecycle::wait(&root, arguments),
         Command::Install(arguments) => install::install(arguments),
         Command::Uninstall(arguments) => install::uninstall(arguments),
-        Command::Help(arguments) => help::run(arguments),
+        Command::Help(arguments) => help::run(cli, arguments),
     }
 }
 

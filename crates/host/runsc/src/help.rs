@@ -12,12 +12,12 @@ use crate::cli::{Cli, Format, Help};
 use crate::commands::print;
 
 /// Runs `help`.
-pub(crate) fn run(arguments: &Help) -> Result<u8> {
+pub(crate) fn run(cli: &Cli, arguments: &Help) -> Result<u8> {
     let mut command = Cli::command();
     let text = match arguments.topic.as_deref() {
         None => command.render_help().to_string(),
         Some("syscalls") => table(arguments.format)?,
-        Some("platforms") => platforms(arguments.format)?,
+        Some("platforms") => platforms(cli, arguments.format)?,
         Some(name) => {
             command.build();
             let Some(found) = command.find_subcommand_mut(name) else { bail!("no command {name:?}") };
@@ -41,8 +41,8 @@ fn table(format: Format) -> Result<String> {
 }
 
 /// Tries them all.
-fn platforms(format: Format) -> Result<String> {
-    let found = sentry::platforms::survey();
+fn platforms(cli: &Cli, format: Format) -> Result<String> {
+    let found = sentry::platforms::survey(cli.platform_device_path.as_deref());
     if format == Format::Json {
         let rows = found.iter().map(|one| {
             json!({ "name": one.name, "about": one.about, "works": one.trouble.is_none(), "trouble": one.trouble })

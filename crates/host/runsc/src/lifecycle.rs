@@ -131,6 +131,7 @@ fn launch(
     let pty = pty(boot.process.terminal, attached, &arguments.detached)?;
     let more = preserved(arguments.preserve_fds)?;
     let listener = control::bind(container.dir())?;
+    let device = once::device(cli)?;
     let log = logging::for_sandbox(cli)?;
     let plan = Plan {
         title: title(&boot.process.args),
@@ -140,6 +141,7 @@ fn launch(
         log: log.as_fd(),
         flags: logging::flags(cli),
         control: Some(listener.as_fd()),
+        device: device.as_ref().map(AsFd::as_fd),
         parent_death,
     };
     own(cli, container, bundle)?;

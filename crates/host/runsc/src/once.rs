@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -44,11 +44,12 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
         resources: Resources::default(),
         debug: cli.debug,
         strace: cli.strace,
-        fds: InheritedFds { control: None, gofer: Vec::new(), stdio: Vec::new() },
+        fds: InheritedFds::default(),
     };
     let log = logging::for_sandbox(cli)?;
     let stdio = logging::stdio();
     let (listener, client) = forward::private_control()?;
+    let device = device(cli)?;
     let plan = Plan {
         title: String::new(),
         boot,
@@ -57,6 +58,7 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
         log: log.as_fd(),
         flags: logging::flags(cli),
         control: Some(listener.as_fd()),
+        device: device.as_ref().map(AsFd::as_fd),
         parent_death: ParentDeath::Kills,
     };
     let signals = Signals::block()?;
@@ -66,6 +68,11 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
     drop(listener);
     let _raw = terminal.then(|| Raw::enter(stdio[0])).transpose()?;
     signals.run(sandbox, client, First::Start, Some(GRACE))
+}
+
+/// The device that the platform works with, opened.
+pub(crate) fn device(cli: &Cli) -> Result<Option<OwnedFd>> {
+    Ok(sentry::platforms::device(&cli.platform, cli.platform_device_path.as_deref())?)
 }
 
 /// Where writes to the root go.

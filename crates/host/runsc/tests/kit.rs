@@ -181,8 +181,18 @@ pub(crate) fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Host pids of runsc, Gofer and Sentry, once the guest's program `name` runs.
+/// Host pids of runsc, Gofer and Sentry, once the guest's program `name` runs as a process of the host.
 pub(crate) fn sandbox_of(runsc: &Running, name: &str) -> [i32; 3] {
+    let found = locked_in(runsc);
+    until(name, || {
+        // Beside the platform's own helpers.
+        children(found[2]).into_iter().find(|guest| status(*guest, "Seccomp").as_deref() == Some("2"))
+    });
+    found
+}
+
+/// Host pids of runsc, Gofer and Sentry, once the Sentry is locked in.
+pub(crate) fn locked_in(runsc: &Running) -> [i32; 3] {
     let runsc = runsc.0.id() as i32;
     let half = |command: &str| {
         let line = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -193,10 +203,6 @@ pub(crate) fn sandbox_of(runsc: &Running, name: &str) -> [i32; 3] {
     let sentry = until("the sentry", || half("boot"));
     // The platform's own helpers have their filters before that.
     until("the sentry's filter", || status(sentry, "Seccomp").filter(|mode| mode == "2"));
-    until(name, || {
-        // Beside the platform's own helpers.
-        children(sentry).into_iter().find(|guest| status(*guest, "Seccomp").as_deref() == Some("2"))
-    });
     [runsc, gofer, sentry]
 }
 

@@ -126,6 +126,42 @@ fn no_descriptor_leads_to_the_host() {
     }
 }
 
+/// The Sentry keeps the machine it made, and not the device, with which it could make more.
+#[test]
+fn a_sentry_on_kvm_has_its_machine_and_no_more() {
+    let root = Root::new();
+    root.assemble("pause", kit::PAUSE);
+    let survey = kit::runsc().args(["help", "platforms"]).output().expect("runs");
+    let survey = String::from_utf8_lossy(&survey.stdout).into_owned();
+    let works = survey.lines().any(|line| line.starts_with("kvm") && line.contains(" yes "));
+    if !works {
+        assert!(std::env::var_os("CI").is_none(), "{survey}");
+        return;
+    }
+    let mut command = kit::runsc();
+    command.args(["--platform", "kvm", "do", "--rootfs"]).arg(root.path()).arg("pause");
+    let runsc = kit::Running(command.spawn().expect("starts"));
+    let [_, _, sentry] = kit::locked_in(&runsc);
+    let threads = || std::fs::read_dir(format!("/proc/{sentry}/task")).expect("threads");
+    let guest = kit::until("the guest's thread", || {
+        let mut ids = threads().filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+        ids.find(|id| status(*id, "Name").as_deref() == Some("kvm"))
+    });
+    assert_eq!(status(guest, "Seccomp").as_deref(), Some("2"), "guests run in the Sentry's own threads");
+    for task in threads() {
+        let task = task.expect("a thread").file_name().into_string().expect("a number");
+        let task = task.parse().expect("a number");
+        assert_eq!(status(task, "Seccomp").as_deref(), Some("2"), "thread {task}");
+        assert_eq!(capabilities(task, "CapEff"), 0, "thread {task}");
+    }
+    let open: Vec<_> = descriptors(sentry).into_iter().map(|(_, to)| to.display().to_string()).collect();
+    let count = |name: &str| open.iter().filter(|to| to.starts_with(name)).count();
+    assert_eq!(count("/dev/kvm"), 0, "{open:?}");
+    assert_eq!((count("anon_inode:kvm-vm"), count("/memfd:guests")), (1, 1), "{open:?}");
+    assert!(count("anon_inode:kvm-vcpu") >= 1, "{open:?}");
+    assert_eq!(kit::children(sentry), [0; 0], "no process of the host is the guest's");
+}
+
 /// As far up as it goes from a directory that `pid` has open, there is only the top of the tree that is
 /// served, or of a procfs that shows the processes of one sandbox.
 fn leads_nowhere(pid: i32, fd: i32, top: Option<(u64, u64)>) {

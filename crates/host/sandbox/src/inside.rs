@@ -126,6 +126,7 @@ fn run(report: &File) -> Result<u8, SandboxError> {
         gofer: fds.gofer.iter().map(|fd| inherit(*fd)).collect::<Result<_, _>>()?,
         stdio: fds.stdio.iter().map(|fd| inherit(*fd)).collect::<Result<_, _>>()?,
         control: fds.control.map(inherit).transpose()?,
+        device: fds.device.map(inherit).transpose()?,
     };
     if let Some(connection) = inherited.gofer.first() {
         // For all our life, or the Gofer would end, and its end be taken for a fault, while we do.

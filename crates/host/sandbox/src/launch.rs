@@ -58,6 +58,8 @@ pub struct Plan<'a> {
     pub flags: Vec<OsString>,
     /// Listening control socket.
     pub control: Option<BorrowedFd<'a>>,
+    /// The device of the platform, which the Sentry could not open.
+    pub device: Option<BorrowedFd<'a>>,
     /// What becomes of the sandbox when we die.
     pub parent_death: ParentDeath,
 }
@@ -195,7 +197,8 @@ fn start_sentry(
     let stdio = plan.stdio.iter().map(|fd| fds.add(*fd)).collect();
     let gofer = sockets.iter().map(|socket| fds.add(socket.as_fd())).collect();
     let control = plan.control.map(|socket| fds.add(socket));
-    let config = BootConfig { fds: InheritedFds { control, gofer, stdio }, ..plan.boot.clone() };
+    let device = plan.device.map(|device| fds.add(device));
+    let config = BootConfig { fds: InheritedFds { control, gofer, stdio, device }, ..plan.boot.clone() };
     let config = seal::<handover::SentryConfig>(&config)?;
     common.start(
         "boot",

@@ -77,7 +77,7 @@ pub fn boot_config(
         resources: resources(spec),
         debug: settings.debug,
         strace: settings.strace,
-        fds: InheritedFds { control: None, gofer: Vec::new(), stdio: Vec::new() },
+        fds: InheritedFds::default(),
     };
     Ok((config, attachments))
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{OwnedFd, RawFd};
+use std::path::PathBuf;
 
 use abi::Errno;
 pub use control::{ExitStatus, Process, Rlimit};
@@ -92,7 +93,7 @@ pub enum Source {
 }
 
 /// Numbers of the descriptors that a Sentry inherits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InheritedFds {
     /// Listening control socket; `None` when nobody is to control the sandbox.
     pub control: Option<RawFd>,
@@ -100,6 +101,8 @@ pub struct InheritedFds {
     pub gofer: Vec<RawFd>,
     /// Standard input, output and error of the guest, and those it has after them.
     pub stdio: Vec<RawFd>,
+    /// The device that the platform works with ([`platforms::device`](crate::platforms::device)).
+    pub device: Option<RawFd>,
 }
 
 /// Why a Sentry does not start.
@@ -108,6 +111,19 @@ pub enum BootError {
     /// There is no such platform.
     #[error("platform {0:?} is unknown")]
     NoPlatform(String),
+    /// The device of the platform cannot be opened.
+    #[error("platform {platform} cannot work here: {}: {source}", path.display())]
+    Device {
+        /// Which platform.
+        platform: String,
+        /// Where the device should be.
+        path: PathBuf,
+        /// The host's answer.
+        source: std::io::Error,
+    },
+    /// A device is given to a platform that has no use for one.
+    #[error("platform {0} works with no device, but one is given")]
+    DeviceUnused(String),
     /// No platform works here; why each does not.
     #[error("no platform works here: {0}")]
     NoneWorks(String),
@@ -213,4 +229,6 @@ pub struct Inherited {
     pub stdio: Vec<OwnedFd>,
     /// Listening control socket.
     pub control: Option<OwnedFd>,
+    /// The device that the platform works with.
+    pub device: Option<OwnedFd>,
 }

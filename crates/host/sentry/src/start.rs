@@ -20,7 +20,7 @@ use crate::boot::{BootConfig, ExitStatus};
 use crate::guest::{self, Processes};
 use crate::jobs::Jobs;
 use crate::net::Connector;
-use crate::platforms::{self, Chosen, Paths};
+use crate::platforms::{self, Chosen, Means, Paths};
 use crate::process::{Standard, Starter};
 use crate::random::HostRandom;
 use crate::services::services;
@@ -69,8 +69,14 @@ pub fn run(
     early: &Early,
     confinement: Confinement,
 ) -> Result<ExitStatus, BootError> {
-    let paths = if config.fast_path { Paths::All } else { Paths::Slow };
-    let Chosen { platform, host_calls } = platforms::choose(&config.platform, paths, &early.host)?;
+    let memory = config.resources.memory.map_or(early.memory, |memory| memory.min(early.memory));
+    let means = Means {
+        view: early.host.clone(),
+        paths: if config.fast_path { Paths::All } else { Paths::Slow },
+        device: inherited.device,
+        memory,
+    };
+    let Chosen { platform, host_calls } = platforms::choose(&config.platform, means)?;
     let syscalls = X86Calls::new();
     let kernel = Kernel::new(Parts {
         platform,
@@ -93,7 +99,7 @@ pub fn run(
         random: early.random.clone(),
         cpu: early.model.clone(),
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
-        memory: config.resources.memory.map_or(early.memory, |memory| memory.min(early.memory)),
+        memory,
         memory_limited: config.resources.memory.is_some_and(|memory| memory < early.memory),
         now: now(),
         devices: AtomicU32::new(0),

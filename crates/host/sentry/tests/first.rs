@@ -66,7 +66,7 @@ fn config(args: &[&str]) -> BootConfig {
         debug: false,
         strace: false,
         fast_path: true,
-        fds: InheritedFds { control: None, gofer: Vec::new(), stdio: vec![0, 1, 2] },
+        fds: InheritedFds { control: None, gofer: Vec::new(), stdio: vec![0, 1, 2], device: None },
     }
 }
 
@@ -84,7 +84,8 @@ fn run(root: &Path, config: &BootConfig) -> Result<ExitStatus, BootError> {
     });
     let null =
         || OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null").expect("null"));
-    let inherited = Inherited { gofer: vec![ours], stdio: vec![null(), null(), null()], control: None };
+    let inherited =
+        Inherited { gofer: vec![ours], stdio: vec![null(), null(), null()], control: None, device: None };
     let result = sentry::run(config, inherited, &Early::gather()?, sentry::Confinement::None);
     drop(server);
     result

@@ -5,8 +5,11 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 
+use abi::mm::Prot;
+use guestmem::UserAddr;
 use hostsys::seccomp::{Filter, Rule};
-use platform::{Platform, conformance};
+use memmap::Backing;
+use platform::{MapOp, Platform, conformance};
 
 /// Set for the program that locks itself in.
 const LOCKED: &str = "RAMPART_TEST_LOCKED";
@@ -60,6 +63,17 @@ pub fn locked<P: Platform, S>(
     conformance::run(&platform);
     let (_space, pid) = guest(&platform);
     assert_eq!(filters(pid), "1", "a guest has its own filter only");
-    assert!(platform.new_address_space().is_ok_and(|space| space.memory_use().resident > 0));
+    let space = platform.new_address_space().expect("a space");
+    let page = MapOp::Map {
+        addr: UserAddr(0x6000_0000_0000),
+        len: 4096,
+        prot: Prot::READ | Prot::WRITE,
+        backing: Backing::Anonymous,
+        shared: false,
+        no_reserve: false,
+        populate: true,
+    };
+    space.apply(&[page]).expect("a page");
+    assert!(space.memory_use().resident > 0, "its size is seen");
     eprintln!("{WORD}");
 }

@@ -25,6 +25,8 @@ use crate::slots::Slots;
 const CHUNK: u32 = 16384;
 /// Bytes of a chunk.
 const CHUNK_BYTES: u64 = CHUNK as u64 * PAGE;
+/// Fewest frames: what a machine takes to start.
+const LEAST: u64 = 256;
 /// Most chunks.
 const MAX_CHUNKS: usize = 2048;
 /// So many frames may wait until tables are forgotten.
@@ -53,7 +55,7 @@ struct State {
 /// See the module.
 pub(crate) struct Arena {
     slots: Arc<Slots>,
-    file: File,
+    file: Arc<File>,
     chunks: Box<[OnceLock<MmapRegion>]>,
     state: Mutex<State>,
 }
@@ -72,10 +74,10 @@ pub(crate) fn frame_at(gpa: u64) -> Option<Frame> {
 impl Arena {
     /// One of at most `limit` bytes.
     pub(crate) fn new(slots: &Arc<Slots>, limit: u64) -> io::Result<Self> {
-        let file = File::from(memfd_create("guests", MFdFlags::MFD_CLOEXEC)?);
-        let limit = (limit / CHUNK_BYTES).clamp(1, MAX_CHUNKS as u64);
-        file.set_len(limit * CHUNK_BYTES)?;
-        let state = State { limit: limit as usize * CHUNK as usize, ..State::default() };
+        let file = Arc::new(File::from(memfd_create("guests", MFdFlags::MFD_CLOEXEC)?));
+        let limit = (limit / PAGE).clamp(LEAST, MAX_CHUNKS as u64 * u64::from(CHUNK));
+        file.set_len(limit.next_multiple_of(u64::from(CHUNK)) * PAGE)?;
+        let state = State { limit: limit as usize, ..State::default() };
         Ok(Self {
             slots: Arc::clone(slots),
             file,
@@ -117,15 +119,16 @@ impl Arena {
     fn grow(&self, state: &mut State) -> Result<(), NoMemory> {
         let first = state.refs.len();
         let cell = self.chunks.get(first / CHUNK as usize).filter(|_| first < state.limit).ok_or(NoMemory)?;
+        let len = CHUNK.min((state.limit - first) as u32);
         let at = first as u64 * PAGE;
-        let file = self.file.try_clone().map_err(|_| NoMemory)?;
-        let region = MmapRegion::from_file(FileOffset::new(file, at), CHUNK_BYTES as usize);
+        let file = FileOffset::from_arc(Arc::clone(&self.file), at);
+        let region = MmapRegion::from_file(file, CHUNK_BYTES as usize);
         let region = region.map_err(|_| NoMemory)?;
         self.slots.add(&region, ARENA_GPA + at).map_err(|_| NoMemory)?;
         // The machine sees it from now on: it must stay.
         cell.get_or_init(|| region);
-        state.refs.resize(first + CHUNK as usize, 0);
-        state.free.insert(first as Frame, CHUNK);
+        state.refs.resize(first + len as usize, 0);
+        state.free.insert(first as Frame, len);
         Ok(())
     }
 

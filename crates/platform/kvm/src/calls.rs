@@ -16,6 +16,7 @@ const SET_CPUID2: u32 = 0x4008_ae90;
 const GET_XSAVE: u32 = 0x9000_aea4;
 const SET_XSAVE: u32 = 0x5000_aea5;
 const SET_XCRS: u32 = 0x4188_aea7;
+const SET_DEVICE_ATTR: u32 = 0x4018_aee1;
 /// `MADV_POPULATE_WRITE`.
 const POPULATE_WRITE: u32 = 23;
 /// `FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE`.
@@ -26,7 +27,7 @@ pub static HOST_CALLS: &[Rule] = hostsys::seccomp_rules! {
     SYS_ioctl => "runs guests; makes processors and gives the machine memory as they need it", &[
         &[equals(1, RUN)], &[equals(1, CREATE_VCPU)], &[equals(1, SET_USER_MEMORY_REGION)],
         &[equals(1, GET_SREGS)], &[equals(1, SET_SREGS)], &[equals(1, SET_MSRS)], &[equals(1, SET_CPUID2)],
-        &[equals(1, GET_XSAVE)], &[equals(1, SET_XSAVE)], &[equals(1, SET_XCRS)],
+        &[equals(1, SET_DEVICE_ATTR)], &[equals(1, GET_XSAVE)], &[equals(1, SET_XSAVE)], &[equals(1, SET_XCRS)],
     ];
     SYS_process_vm_readv => "memory of files that guests share, ours only";
     SYS_process_vm_writev => "the same";
@@ -65,3 +66,34 @@ pub static HOST_CALLS: &[Rule] = hostsys::seccomp_rules! {
     SYS_sched_yield => "locks";
     SYS_exit_group => "the end";
 };
+
+#[cfg(test)]
+mod tests {
+    use hostproc::locked;
+    use hostsys::seccomp::Rule;
+
+    use super::HOST_CALLS;
+    use crate::Kvm;
+
+    /// What the test does beyond the suite.
+    static OF_THE_TEST: &[Rule] = hostsys::seccomp_rules! {
+        SYS_clock_nanosleep => "sleeps";
+        SYS_ftruncate => "files that shrink";
+    };
+
+    /// The program that [`runs_in_a_locked_sentry`] starts; no test by itself.
+    #[test]
+    fn locked() {
+        let new = || Kvm::new().expect("this machine can run kvm");
+        // Guests are part of the Sentry, with its filter.
+        locked::locked(new, (HOST_CALLS, OF_THE_TEST), |platform| ((), platform.shared.pid));
+    }
+
+    #[test]
+    fn runs_in_a_locked_sentry() {
+        match Kvm::new() {
+            Ok(_) => locked::run("calls::tests::locked"),
+            Err(error) => eprintln!("skipped: {error}"),
+        }
+    }
+}

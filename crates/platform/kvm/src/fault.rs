@@ -7,7 +7,7 @@ use abi::Errno;
 use abi::mm::Prot;
 use memmap::HostObject;
 
-use crate::arena::{Arena, Frame, NoMemory, Notes, frame_at};
+use crate::arena::{Arena, Frame, NoMemory, Notes};
 use crate::layout::PAGE;
 use crate::shared::SharedFile;
 use crate::slots::OpenWindow;
@@ -62,6 +62,8 @@ pub(crate) enum Bytes {
     Frame(Frame),
     /// In a window, from this byte on.
     Window(Arc<OpenWindow>, usize),
+    /// Of the host's vDSO, at this machine address.
+    Given(u64),
 }
 
 /// What `prot` lets user code do with a page; a private one may be written by who alone has it.
@@ -221,7 +223,7 @@ impl Inner {
                 let (window, at) = SharedFile::window(&file, offset).ok()?;
                 Some(Bytes::Window(window, at))
             }
-            Source::Given(gpa) => frame_at(gpa).map(Bytes::Frame),
+            Source::Given(gpa) => Some(Bytes::Given(gpa)),
             _ => None,
         }
     }

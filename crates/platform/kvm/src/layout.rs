@@ -43,6 +43,8 @@ pub(crate) const TASK: u16 = 0x40;
 pub(crate) const NOTHING_GPA: u64 = 0x10_0000;
 /// Machine address of the page that is taken away and given back.
 pub(crate) const SWITCH_GPA: u64 = 0x20_0000;
+/// Machine address of the host's vDSO.
+pub(crate) const VDSO_GPA: u64 = 0x30_0000;
 /// Machine address of the first frame.
 pub(crate) const ARENA_GPA: u64 = 1 << 32;
 /// First machine address of windows into files.

@@ -44,7 +44,8 @@ mod vcpu;
 mod vdso;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -120,21 +121,26 @@ pub struct Kvm {
 impl Kvm {
     /// Makes a machine with the usual device, while the host is there to look at.
     pub fn new() -> Result<Self, PlatformError> {
-        Self::with(HostView::take(), Path::new(DEVICE))
+        let device = File::options().read(true).write(true).open(DEVICE);
+        let device = device.map_err(|error| machine::unsupported(format!("{DEVICE}: {error}")))?;
+        Self::with(HostView::take(), Some(device.into()), memory())
     }
 
-    /// The same by somebody who has looked around earlier, with the device at `path`.
-    pub fn with(view: HostView, path: &Path) -> Result<Self, PlatformError> {
-        Self::of(view, path, layout::MAX_CPUS)
+    /// The same by somebody who has looked around earlier, and has the device open. Guests have at most `memory` bytes
+    /// together.
+    pub fn with(view: HostView, device: Option<OwnedFd>, memory: u64) -> Result<Self, PlatformError> {
+        Self::of(view, device, memory, layout::MAX_CPUS)
     }
 
-    fn of(view: HostView, path: &Path, most: u64) -> Result<Self, PlatformError> {
+    fn of(view: HostView, device: Option<OwnedFd>, memory: u64, most: u64) -> Result<Self, PlatformError> {
         let setting_up = |source| PlatformError::Host { doing: "setting a virtual machine up", source };
+        let device = device.ok_or_else(|| machine::unsupported("no device was handed over"))?;
         raw::signal::install().map_err(setting_up)?;
-        let mut machine = Machine::new(path, memory())?;
+        let mut machine = Machine::new(device, memory)?;
         let mut first = machine.first_cpu()?;
         probe::decide(&mut machine, &mut first)?;
-        tracing::debug!(entrance = machine.entrance.describe(), "the virtual machine works");
+        let clock = probe::has_our_clock(&machine, &mut first).map_err(setting_up)?;
+        tracing::debug!(entrance = machine.entrance.describe(), clock, "the virtual machine works");
         let (pool, files) = {
             let fp = machine.fp_facts(&first).map_err(setting_up)?;
             (
@@ -142,7 +148,7 @@ impl Kvm {
                 SharedFiles::new(&machine.slots),
             )
         };
-        let vdso = GuestVdso::new(&view, &machine);
+        let vdso = if clock { GuestVdso::new(&view, &machine.slots) } else { None };
         let shared = Shared {
             pool,
             files,
@@ -159,7 +165,7 @@ impl Kvm {
     }
 }
 
-/// How much memory guests may have together: what the host has.
+/// The memory that the host has.
 fn memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
@@ -208,12 +214,13 @@ impl Platform for Kvm {
 mod tests {
     use super::{DEVICE, HostView, Kvm};
     use platform::conformance;
-    use std::path::Path;
+    use std::fs::File;
 
     /// As many processors as it takes at least: a guest's threads take turns.
     #[test]
     fn processors_are_shared() {
-        match Kvm::of(HostView::take(), Path::new(DEVICE), 1) {
+        let device = File::options().read(true).write(true).open(DEVICE);
+        match Kvm::of(HostView::take(), device.ok().map(Into::into), super::memory(), 1) {
             Ok(platform) => conformance::run(&platform),
             Err(error) => eprintln!("skipped: {error}"),
         }

@@ -1,17 +1,18 @@
 //! The virtual machine of a sandbox: the device, what its processors can do, and the system window.
 
 use std::io;
-use std::path::Path;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
-use kvm_ioctls::{Cap, Kvm as Device};
+use kvm_ioctls::Cap;
 use platform::PlatformError;
 
 use crate::NAME;
 use crate::arena::{Arena, Frame, NoMemory};
 use crate::fpstate;
 use crate::layout::{ENTRIES, GATE, GDT, GPA_BITS, IDT, MAX_CPUS, NOTHING_GPA, PAGE, cpu_page};
+use crate::raw;
 use crate::ring0;
 use crate::slots::Slots;
 use crate::tables::{Rights, SystemTables, Tables};
@@ -19,6 +20,8 @@ use crate::vcpu::Vcpu;
 
 /// x87, SSE, AVX, AVX-512 and protection keys: what a plain area of KVM can hold.
 const FEATURES: u64 = 0x2e7;
+/// Of the only KVM there is (`KVM_GET_API_VERSION`).
+const API_VERSION: i32 = 12;
 /// Physical address extension, FXSAVE, SIMD exceptions.
 const CR4_LEAST: u64 = 0x620;
 /// UMIP, FSGSBASE, OSXSAVE, SMEP and SMAP.
@@ -64,7 +67,7 @@ pub(crate) struct Machine {
     gate: Frame,
 }
 
-fn unsupported(reason: impl Into<String>) -> PlatformError {
+pub(crate) fn unsupported(reason: impl Into<String>) -> PlatformError {
     PlatformError::Unsupported { platform: NAME, reason: reason.into() }
 }
 
@@ -75,13 +78,12 @@ impl From<NoMemory> for io::Error {
 }
 
 impl Machine {
-    /// Makes one with the device at `path`.
-    pub(crate) fn new(path: &Path, memory: u64) -> Result<Self, PlatformError> {
-        let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())
-            .map_err(|_| unsupported("the device's path has a NUL byte"))?;
-        let device = Device::new_with_path(&name).map_err(|e| {
-            unsupported(format!("{}: {}", path.display(), io::Error::from_raw_os_error(e.errno())))
-        })?;
+    /// Makes one with `device`, for guests of at most `memory` bytes.
+    pub(crate) fn new(device: OwnedFd, memory: u64) -> Result<Self, PlatformError> {
+        let device = raw::device::of(device);
+        if device.get_api_version() != API_VERSION {
+            return Err(unsupported("what was opened is not a device of KVM"));
+        }
         for (cap, what) in [
             (Cap::SyncRegs, "registers in shared memory"),
             (Cap::ImmediateExit, "immediate exits"),

@@ -8,6 +8,7 @@ use crate::NAME;
 use crate::arena::Notes;
 use crate::layout::PAGE;
 use crate::machine::{Entrance, Machine};
+use crate::raw;
 use crate::tables::{Entry, Rights, Tables};
 use crate::vcpu::{Exit, Vcpu};
 
@@ -32,25 +33,44 @@ pub(crate) fn decide(machine: &mut Machine, cpu: &mut Vcpu) -> Result<(), Platfo
     Err(PlatformError::Unsupported { platform: NAME, reason })
 }
 
+/// `rdtsc; shl rdx, 32; or rax, rdx; syscall`.
+const CLOCK: &[u8] = b"\x0f\x31\x48\xc1\xe2\x20\x48\x09\xd0\x0f\x05";
+
+/// Whether a guest's time-stamp counter is ours.
+pub(crate) fn has_our_clock(machine: &Machine, cpu: &mut Vcpu) -> io::Result<bool> {
+    guest(machine, CLOCK, |root| {
+        let mut registers = Registers::entry(CODE, CODE + PAGE);
+        let before = raw::cpu::clock();
+        let called = matches!(cpu.run(&mut registers, root), Exit::Call);
+        called && (before..=raw::cpu::clock()).contains(&registers.rax)
+    })
+}
+
 /// Whether a call and a fault arrive; what did when they do not.
 fn try_out(machine: &Machine, cpu: &mut Vcpu) -> io::Result<Result<(), String>> {
+    guest(machine, PROBE, |root| {
+        let mut registers = Registers { rax: 39, ..Registers::entry(CODE, CODE + PAGE) };
+        match cpu.run(&mut registers, root) {
+            Exit::Call if registers.rip == CODE + 2 && registers.rax == 39 => {
+                registers.sanitise();
+                match cpu.run(&mut registers, root) {
+                    Exit::Exception { vector: 14, cr2: 0x1000, .. } if registers.rip == CODE + 2 => Ok(()),
+                    other => Err(format!("no fault but {other:?} at {:#x}", registers.rip)),
+                }
+            }
+            other => Err(format!("no call but {other:?} at {:#x}", registers.rip)),
+        }
+    })
+}
+
+/// Calls `run` with the root of tables of an address space that has `code` at [`CODE`], and nothing else.
+fn guest<T>(machine: &Machine, code: &[u8], run: impl FnOnce(u64) -> T) -> io::Result<T> {
     let arena = &machine.arena;
     let tables = Tables::new(arena, &machine.system)?;
     let frame = arena.take_one()?;
-    arena.write(frame, 0, PROBE).ok_or(io::ErrorKind::OutOfMemory)?;
+    arena.write(frame, 0, code).ok_or(io::ErrorKind::OutOfMemory)?;
     tables.set(CODE, Entry::frame(frame, Rights { read: true, write: false, exec: true }))?;
-    let mut registers = Registers { rax: 39, ..Registers::entry(CODE, CODE + PAGE) };
-    let called = cpu.run(&mut registers, tables.root());
-    let result = match called {
-        Exit::Call if registers.rip == CODE + 2 && registers.rax == 39 => {
-            registers.sanitise();
-            match cpu.run(&mut registers, tables.root()) {
-                Exit::Exception { vector: 14, cr2: 0x1000, .. } if registers.rip == CODE + 2 => Ok(()),
-                other => Err(format!("no fault but {other:?} at {:#x}", registers.rip)),
-            }
-        }
-        other => Err(format!("no call but {other:?} at {:#x}", registers.rip)),
-    };
+    let result = run(tables.root());
     let mut notes = Notes { dropped: vec![frame], ..Notes::default() };
     tables.drop_all(&mut notes, &mut |_, _| {});
     arena.settle(notes);

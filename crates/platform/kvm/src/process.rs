@@ -46,7 +46,7 @@ impl Process {
         self.over.store(true, Ordering::SeqCst);
         let tasks = self.tasks.lock().clone();
         for task in tasks {
-            task.over();
+            task.over(self);
         }
     }
 

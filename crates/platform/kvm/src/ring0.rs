@@ -38,7 +38,7 @@ pub(crate) fn idt() -> Vec<u8> {
 /// Segments (SDM volume 3, 3.4.5): ring 0's, user data and 64-bit user code; no 32-bit code. Where the task state is
 /// each processor is told apart, so one table does.
 pub(crate) fn gdt() -> Vec<u8> {
-    let words: [u64; 8] = [
+    let words: [u64; 16] = [
         0,
         0,
         0x00af_9b00_0000_ffff, // RING0_CS: code, 64 bits
@@ -47,12 +47,20 @@ pub(crate) fn gdt() -> Vec<u8> {
         0x00cf_f300_0000_ffff, // USER_SS: data
         0x00af_fb00_0000_ffff, // USER_CS: code, 64 bits
         0,
+        0,
+        0, // TASK, which each processor has been told
+        0,
+        0,
+        0,
+        0,
+        0,
+        0x0000_f500_0000_0000, // what the vDSO takes the limit of as the number of the processor: zero
     ];
     words.into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
 /// Last byte of the table.
-pub(crate) const GDT_LIMIT: u16 = 63;
+pub(crate) const GDT_LIMIT: u16 = 127;
 /// Last byte of the interrupt table.
 pub(crate) const IDT_LIMIT: u16 = 4095;
 /// Last byte of the task state.
@@ -108,7 +116,7 @@ impl Frame {
     }
 }
 
-const _: () = assert!(GDT.is_multiple_of(PAGE) && TASK as u64 > GDT_LIMIT as u64);
+const _: () = assert!(GDT.is_multiple_of(PAGE) && TASK == 0x40);
 
 #[cfg(test)]
 mod tests {
@@ -118,7 +126,7 @@ mod tests {
     fn entries_are_found_again() {
         assert_eq!((vector(ENTRIES + 1), vector(ENTRIES + 14 * 8 + 1)), (Some(0), Some(14)));
         assert_eq!((vector(ENTRIES), vector(ENTRIES + 2), vector(ENTRIES + 256 * 8 + 1)), (None, None, None));
-        assert_eq!((entries().len(), idt().len(), gdt().len()), (4096, 4096, 64));
+        assert_eq!((entries().len(), idt().len(), gdt().len()), (4096, 4096, 128));
         assert!(entries().iter().all(|byte| *byte == 0xf4));
         assert!(has_code(14) && !has_code(6));
     }

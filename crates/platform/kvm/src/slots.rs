@@ -72,6 +72,12 @@ impl Slots {
         set_slot(&self.vm, slot, gpa, region.as_ptr().addr() as u64, region.size() as u64)
     }
 
+    /// Gives it `len` bytes at `address` that the host keeps there as long as this process lives: the vDSO.
+    pub(crate) fn add_given(&self, gpa: u64, address: u64, len: u64) -> io::Result<()> {
+        let slot = self.numbers.lock().take();
+        set_slot(&self.vm, slot, gpa, address, len)
+    }
+
     /// Gives it a window into a file, until the answer is dropped.
     pub(crate) fn open(self: &Arc<Self>, window: Window, len: u64) -> io::Result<OpenWindow> {
         let mut numbers = self.numbers.lock();

@@ -239,11 +239,12 @@ impl Space {
         self.inner.lock().threads
     }
 
-    /// A thread does not any more. With the last one it is over.
-    pub(crate) fn leave(&self, times: (Duration, Duration)) {
+    /// A thread does not any more; `last` says how long it ran and is not counted elsewhere from then on. With the last
+    /// one it is over.
+    pub(crate) fn leave(&self, last: impl FnOnce() -> (Duration, Duration)) {
         {
             let mut sum = self.times.lock();
-            *sum = (sum.0 + times.0, sum.1 + times.1);
+            *sum = add(*sum, last());
         }
         let mut inner = self.inner.lock();
         inner.threads = inner.threads.saturating_sub(1);
@@ -448,6 +449,7 @@ impl Space {
                     let at = window.window.address() + (*at + from) as u64;
                     (memory::write(self.shared.pid, at, buf) == buf.len()).then_some(())
                 }
+                Bytes::Given(_) => None,
             }
         })
     }
@@ -471,6 +473,10 @@ impl UserMem for Space {
                 Bytes::Frame(frame) => self.shared.arena.read(*frame, from, buf),
                 Bytes::Window(window, at) => {
                     let at = window.window.address() + (*at + from) as u64;
+                    (memory::read(self.shared.pid, at, buf) == buf.len()).then_some(())
+                }
+                Bytes::Given(gpa) => {
+                    let at = self.shared.vdso.as_ref()?.address(*gpa)? + from as u64;
                     (memory::read(self.shared.pid, at, buf) == buf.len()).then_some(())
                 }
             }
@@ -499,6 +505,7 @@ impl UserMem for Space {
                     );
                     (there == 4).then(|| window.window.exchange(*at + from, old, new)).flatten()
                 }
+                Bytes::Given(_) => None,
             };
             was.map(drop)
         })?;
@@ -553,6 +560,12 @@ impl AddressSpace for Space {
     }
 
     fn cpu_time(&self) -> (Duration, Duration) {
-        *self.times.lock()
+        let left = self.times.lock();
+        let tasks: Vec<_> = self.shared.tasks.lock().iter().flatten().filter_map(Weak::upgrade).collect();
+        tasks.iter().filter_map(|task| task.times_in(self)).fold(*left, add)
     }
+}
+
+fn add(a: (Duration, Duration), b: (Duration, Duration)) -> (Duration, Duration) {
+    (a.0 + b.0, a.1 + b.1)
 }

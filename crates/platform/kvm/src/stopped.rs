@@ -74,11 +74,15 @@ impl GuestThread for Stopped {
         space.enter()?;
         let process = Arc::new(Process::default());
         process.join(&self.task);
-        let old = self.task.move_to(Place { space, process });
+        let Some(old) = self.task.move_to(Place { space: Arc::clone(&space), process }) else {
+            space.leave(Default::default);
+            return Err(PlatformError::Gone);
+        };
         // Other threads of the old process end with it.
         old.process.leave(&self.task);
         old.process.kill();
-        old.space.leave(self.task.times());
+        // Its time goes with it.
+        old.space.leave(Default::default);
         self.reset_fp_state()
     }
 

@@ -40,6 +40,17 @@ pub(crate) struct Place {
     pub(crate) process: Arc<Process>,
 }
 
+/// What the OS thread of a guest thread is about.
+#[derive(Clone, Copy)]
+enum Doing {
+    /// Something of ours that does not take long.
+    Ours,
+    /// It runs its guest, on the processor with this flag.
+    Guest(Stop),
+    /// It runs its handler, which may sleep.
+    Handler,
+}
+
 /// A guest thread, as the rest of the program knows it.
 pub(crate) struct Task {
     pub(crate) shared: Arc<Shared>,
@@ -48,10 +59,14 @@ pub(crate) struct Task {
     place: Mutex<Place>,
     pub(crate) owner: u64,
     interrupted: AtomicBool,
-    /// The processor it runs on, while it does.
-    running: Mutex<Option<Stop>>,
+    /// What its OS thread is about. Whoever changes it looks for interrupts and the end of the process afterwards.
+    doing: Mutex<Doing>,
     /// Its OS thread.
     tid: AtomicI32,
+    /// It is in no space any more.
+    left: AtomicBool,
+    /// Its time is its space's.
+    counted: AtomicBool,
     /// Its end was told, or is no news.
     told: AtomicBool,
 }
@@ -61,35 +76,60 @@ impl Task {
         self.place.lock().clone()
     }
 
-    /// It runs elsewhere from now on; where it ran.
-    pub(crate) fn move_to(&self, place: Place) -> Place {
-        std::mem::replace(&mut *self.place.lock(), place)
+    /// It runs elsewhere from now on; where it ran. `None` when that is over: it stays and ends with it.
+    pub(crate) fn move_to(&self, place: Place) -> Option<Place> {
+        let _doing = self.doing.lock();
+        let mut now = self.place.lock();
+        (!now.process.is_over()).then(|| std::mem::replace(&mut *now, place))
     }
 
     /// Makes it come back if it runs guest code. Whether it did.
     pub(crate) fn poke(&self) -> bool {
-        let running = self.running.lock();
-        if let Some(stop) = *running {
-            stop.set(Stopping::Now);
-            signal::kick(self.tid.load(Ordering::SeqCst));
-        }
-        running.is_some()
+        self.poke_as(*self.doing.lock())
     }
 
-    /// Its process is over: it comes back, or, when it is in a handler, its end is told already.
-    pub(crate) fn over(self: &Arc<Self>) {
-        if self.poke() || self.told.swap(true, Ordering::SeqCst) {
+    fn poke_as(&self, doing: Doing) -> bool {
+        let Doing::Guest(stop) = doing else { return false };
+        stop.set(Stopping::Now);
+        signal::kick(self.tid.load(Ordering::SeqCst));
+        true
+    }
+
+    /// Its process, if it is still `process`, is over: it comes back, or, when it is in a handler, its end is told
+    /// already.
+    pub(crate) fn over(self: &Arc<Self>, process: &Process) {
+        let doing = self.doing.lock();
+        self.poke_as(*doing);
+        let here = std::ptr::eq(Arc::as_ptr(&self.place.lock().process), process);
+        if !here || !matches!(*doing, Doing::Handler) {
             return;
         }
         let task = Arc::clone(self);
         // The handler has the thread's whole end before it, and may wait.
-        let told = std::thread::Builder::new().name("kvm-exit".into()).stack_size(STACK).spawn(move || {
-            let exit = task.place().process.exit();
-            task.handler.host_exit(exit);
-        });
-        if told.is_err() {
+        let told = std::thread::Builder::new().name("kvm-exit".into()).stack_size(STACK);
+        if told.spawn(move || task.tell()).is_err() {
             tracing::error!("no thread to tell of a guest's end");
         }
+    }
+
+    /// Takes it out of its space, and tells of the end of its process, both once.
+    fn tell(&self) {
+        let Place { space, process } = self.place();
+        if !self.left.swap(true, Ordering::SeqCst) {
+            space.leave(|| {
+                self.counted.store(true, Ordering::SeqCst);
+                self.times()
+            });
+        }
+        if !self.told.swap(true, Ordering::SeqCst) {
+            self.handler.host_exit(process.exit());
+        }
+    }
+
+    /// The same, if it runs in `space`.
+    pub(crate) fn times_in(&self, space: &Space) -> Option<(Duration, Duration)> {
+        let here = std::ptr::eq(Arc::as_ptr(&self.place.lock().space), space);
+        (here && !self.counted.load(Ordering::SeqCst)).then(|| self.times())
     }
 
     /// User and system time so far.
@@ -136,8 +176,10 @@ pub(crate) fn start(
         place: Mutex::new(place.clone()),
         owner: OWNERS.fetch_add(1, Ordering::Relaxed),
         interrupted: AtomicBool::new(false),
-        running: Mutex::default(),
+        doing: Mutex::new(Doing::Ours),
         tid: AtomicI32::new(0),
+        left: AtomicBool::new(false),
+        counted: AtomicBool::new(false),
         told: AtomicBool::new(false),
     });
     place.process.join(&task);
@@ -158,7 +200,7 @@ pub(crate) fn start(
     if let Err(error) = begun {
         task.told.store(true, Ordering::SeqCst);
         place.process.leave(&task);
-        place.space.leave(Default::default());
+        place.space.leave(Default::default);
         shared.pool.forget(task.owner);
         return Err(error);
     }
@@ -191,14 +233,10 @@ impl Runner {
     /// Forgets the thread and tells of its end.
     fn end(&self) {
         let task = &self.task;
-        let Place { space, process } = task.place();
         task.shared.pool.forget(task.owner);
-        space.leave(task.times());
-        process.leave(task);
+        task.place().process.leave(task);
+        task.tell();
         task.shared.remove(task);
-        if !task.told.swap(true, Ordering::SeqCst) {
-            task.handler.host_exit(process.exit());
-        }
     }
 
     /// From the guest into a handler and back.
@@ -244,11 +282,11 @@ impl Runner {
         let mut vcpu = shared.pool.take(&shared.machine, task.owner, || shared.poke_one())?;
         let stop = vcpu.stop();
         stop.set(Stopping::Not);
-        *task.running.lock() = Some(stop);
+        *task.doing.lock() = Doing::Guest(stop);
         // Whoever wants something from now on stops it.
         let wanted = task.interrupted.load(Ordering::SeqCst) || place.process.is_over();
         let exit = if wanted { Exit::Stopped } else { vcpu.run(&mut self.registers.borrow_mut(), root) };
-        *task.running.lock() = None;
+        *task.doing.lock() = Doing::Ours;
         self.registers.borrow_mut().sanitise();
         shared.pool.park(task.owner, vcpu);
         if place.process.is_over() {
@@ -342,8 +380,13 @@ impl Runner {
         }
         let mut thread = Stopped { task: Arc::clone(&self.task), registers: Rc::clone(&self.registers) };
         let task = &self.task;
+        *task.doing.lock() = Doing::Handler;
+        if task.place().process.is_over() {
+            return Next::End;
+        }
         // A handler that panics costs its guest's process, nothing else.
         let resume = catch_unwind(AssertUnwindSafe(|| task.handler.trap(&mut thread, trap)));
+        *task.doing.lock() = Doing::Ours;
         sync::block::cancel_hook();
         match resume {
             Ok(Resume::Return(value)) => self.registers.borrow_mut().rax = value,

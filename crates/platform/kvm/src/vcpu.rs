@@ -16,7 +16,7 @@ use crate::arena::{Arena, Frame};
 use crate::fpstate;
 use crate::layout::{GATE, GDT, IDT, PAGE, RING0_CS, RING0_SS, TASK, USER_END, cpu_page};
 use crate::machine::{Entrance, Machine};
-use crate::raw::cpu::{Stop, Stopping, set_xsave};
+use crate::raw::cpu::{Stop, Stopping, set_clock_offset, set_xsave};
 use crate::ring0::{self, Frame as Interrupted, GDT_LIMIT, IDT_LIMIT, TASK_LIMIT};
 
 const STAR: u32 = 0xc000_0081;
@@ -91,6 +91,7 @@ impl Vcpu {
         if fd.set_msrs(&msrs).map_err(host)? != entries.len() {
             return Err(io::Error::other("the machine refuses a register of syscall"));
         }
+        same_clock(&fd);
         fd.set_sync_valid_reg(SyncReg::Register);
         fd.set_sync_valid_reg(SyncReg::SystemRegister);
         let (stop, arena, entrance) = (Stop::of(&mut fd), Arc::clone(&machine.arena), machine.entrance);
@@ -225,6 +226,14 @@ fn raw_exit(result: Result<VcpuExit<'_>, kvm_ioctls::Error>) -> Raw {
             libc::EFAULT => Raw::Nothing,
             _ => Raw::Other(error.to_string()),
         },
+    }
+}
+
+/// Makes its time-stamp counter ours, where the machine adds to it: the vDSO reads it.
+fn same_clock(fd: &VcpuFd) {
+    if let Err(error) = set_clock_offset(fd, 0) {
+        // Whether it is ours nevertheless shows itself.
+        tracing::debug!(%error, "no offset of the time-stamp counter");
     }
 }
 
