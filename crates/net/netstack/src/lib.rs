@@ -28,7 +28,7 @@ mod vnet;
 pub use config::{Config, Neighbor, Nic, Prefix, Route, TcpSettings};
 pub use egress::{Egress, Rule as EgressRule};
 pub use stack::{
-    ConnId, ConnectError, Counters, Datagram, Event, Failure, Frame, SendError, Stack, Status, Syn, TcpPhase,
-    Unreachable,
+    ConnId, ConnectError, Counters, Datagram, Event, Failure, Frame, RoundTrip, SendError, Stack, Status,
+    Syn, TcpPhase, Unreachable,
 };
 pub use vnet::{LEN as VNET_LEN, VnetHeader};

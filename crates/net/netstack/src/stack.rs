@@ -27,7 +27,7 @@ use crate::reassembly::Reassembly;
 
 pub use events::{Counters, Datagram, Event, Failure, Frame, Syn, Unreachable};
 use tcp::Connections;
-pub use tcp::{ConnId, ConnectError, Status, TcpPhase};
+pub use tcp::{ConnId, ConnectError, RoundTrip, Status, TcpPhase};
 pub use udp::SendError;
 
 /// Most frames that wait to be taken; more are lost, as in the queue of a device.

@@ -51,7 +51,7 @@ const UDP_HEAD: &str = "   sl  local_address rem_address   st tx_queue rx_queue 
 const UDP6_HEAD: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops";
 
 /// A socket as it is shown, here and by `SOCK_DIAG`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Shown {
     pub(crate) v6: bool,
     pub(crate) local: SocketAddr,
@@ -68,14 +68,16 @@ pub(crate) struct Shown {
     pub(crate) ino: u64,
     /// `IPV6_V6ONLY`.
     pub(crate) only: bool,
+    /// `struct tcp_info`, when it was asked for.
+    pub(crate) info: Vec<u8>,
 }
 
-/// The sockets of a protocol, by its number in IP.
-pub(crate) fn sockets(network: &Network, protocol: i32) -> Vec<Shown> {
+/// The sockets of a protocol, by its number in IP; with `struct tcp_info` if `with_info`.
+pub(crate) fn sockets(network: &Network, protocol: i32, with_info: bool) -> Vec<Shown> {
     match protocol {
         IPPROTO_TCP => {
             let all = network.streams(|streams| streams.ports.sockets());
-            all.iter().filter_map(Weak::upgrade).map(|core| core.shown()).collect()
+            all.iter().filter_map(Weak::upgrade).map(|core| core.shown(with_info)).collect()
         }
         IPPROTO_UDP => {
             let all = network.datagrams(|ports| ports.sockets());
@@ -87,7 +89,7 @@ pub(crate) fn sockets(network: &Network, protocol: i32) -> Vec<Shown> {
 
 /// Those of IPv6, or of IPv4.
 fn of_family(network: &Network, protocol: i32, v6: bool) -> impl Iterator<Item = Shown> {
-    sockets(network, protocol).into_iter().filter(move |socket| socket.v6 == v6)
+    sockets(network, protocol, false).into_iter().filter(move |socket| socket.v6 == v6)
 }
 
 /// An address as these files show it: words of the machine's order, in hex.

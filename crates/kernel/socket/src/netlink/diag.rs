@@ -1,7 +1,7 @@
 //! Requests of `sock_diag(7)`, and their answers: what TCP and UDP sockets there are.
 //!
 //! Deliberately absent: questions about one socket (`ENOENT`), filters in the request (who asks filters
-//! again), extensions, `SOCK_DESTROY`, and Unix sockets, of which none are told.
+//! again), extensions but `INET_DIAG_INFO`, `SOCK_DESTROY`, and Unix sockets, of which none are told.
 
 use abi::Errno;
 use abi::socket::{AF_INET, AF_INET6};
@@ -14,6 +14,9 @@ use crate::inet::show::{Shown, sockets};
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
 const MULTI: u16 = 2;
+/// `INET_DIAG_INFO`: as an attribute, and as a bit of what is asked for.
+const INFO: u16 = 2;
+const WANTS_INFO: u8 = 1 << (INFO - 1);
 /// `INET_DIAG_SKV6ONLY`.
 const V6ONLY: u16 = 11;
 /// States of sockets without a peer.
@@ -107,11 +110,16 @@ pub(super) fn one(
         of_family && request.states.checked_shr(u32::from(socket.state)).unwrap_or(0) & 1 != 0
     };
     let mut datagram = Vec::new();
-    for socket in sockets(network, request.protocol.into()).iter().filter(|socket| asked(socket)) {
+    let with_info = request.extensions & WANTS_INFO != 0;
+    let found = sockets(network, request.protocol.into(), with_info);
+    for socket in found.iter().filter(|socket| asked(socket)) {
         let mut payload = answer_of(socket).as_bytes().to_vec();
         // Linux tells it of sockets without a peer only.
         if socket.v6 && matches!(socket.state, CLOSE | LISTEN) {
             attribute(&mut payload, V6ONLY, &[u8::from(socket.only)]);
+        }
+        if !socket.info.is_empty() {
+            attribute(&mut payload, INFO, &socket.info);
         }
         datagram.extend(message(head, port, BY_FAMILY, MULTI, &payload));
         if datagram.len() >= DATAGRAM {

@@ -1,9 +1,10 @@
 //! TCP connections, each a smoltcp socket in a set of its own (RFC 9293).
 //!
-//! - `table`: those there are, by name, by addresses and by time. - [`Stack`]'s calls about one are in `calls`.
+//! - `table`: those there are, by name, by addresses and by time. - `timing`: round trips. - [`Stack`]'s calls about one are in `calls`.
 
 mod calls;
 mod table;
+mod timing;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::packet::{HEADROOM, View};
 
 pub(super) use table::Connections;
 use table::{Connection, Phase, Shown, Tuple};
+pub use timing::RoundTrip;
 
 /// How long the other end of a connection that nobody here knows any more may keep it half open
 /// (`net.ipv4.tcp_fin_timeout`).
@@ -103,6 +105,10 @@ pub struct Status {
     pub room: usize,
     /// Room in all.
     pub capacity: usize,
+    /// Bytes of data of a full segment.
+    pub segment: usize,
+    /// How far away the other end is, once that is known.
+    pub round_trip: Option<RoundTrip>,
     /// Why it is over, when that was not in order.
     pub failure: Option<Failure>,
 }
@@ -194,6 +200,11 @@ impl<H: Clone> Stack<H> {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let state = connection.socket().state();
         let shown = connection.shown();
+        match cause {
+            Cause::Segment if state != State::SynSent => connection.round_trip.acknowledged(shown.2, now),
+            Cause::Time => connection.round_trip.repeated(),
+            Cause::Segment | Cause::Owner => {}
+        }
         // What its owner does to it, its owner knows.
         let told = std::mem::replace(&mut connection.told, shown);
         let changed = if cause == Cause::Owner { told.0 != shown.0 } else { told != shown };

@@ -373,9 +373,10 @@ impl Core {
         self.network.streams(|streams| streams.remember(tuple, id, claim));
     }
 
-    /// Addresses, state and numbers for `/proc/net/tcp` and `SOCK_DIAG`.
-    pub(in crate::inet) fn shown(&self) -> Shown {
+    /// Addresses, state and numbers, and `TCP_INFO` if that is wanted, for `/proc/net/tcp` and `SOCK_DIAG`.
+    pub(in crate::inet) fn shown(&self, with_info: bool) -> Shown {
         let state = self.state.lock();
+        let info = if with_info { super::info::info(&state) } else { Vec::new() };
         let facts = state.end().map(End::facts);
         let (mut unread, mut unsent) = facts.map_or((0, 0), |facts| (facts.unread, facts.unsent));
         if let Role::Listening(backlog) = &state.role {
@@ -392,6 +393,7 @@ impl Core {
             uid: self.uid(),
             ino: self.ino(),
             only: state.settings.ip.v6only,
+            info,
         }
     }
 }

@@ -5,12 +5,11 @@ use std::time::Instant;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::TcpSocket;
-use super::state::Role;
+use super::splice::Facts;
+use super::state::{Role, State};
 
 /// `TCPI_OPT_TIMESTAMPS`, `TCPI_OPT_SACK`, `TCPI_OPT_WSCALE`.
 const OPTIONS: u8 = 7;
-/// Segment size of the loopback.
-const MSS: u32 = 65_483;
 
 /// `struct tcp_info` up to `tcpi_rcv_wnd`.
 #[derive(Clone, Copy, Default, IntoBytes, Immutable)]
@@ -73,52 +72,63 @@ struct Info {
 }
 
 impl TcpSocket {
-    /// `TCP_INFO`. There are no segments to count: one is counted for what one of Linux would carry.
+    /// `TCP_INFO`.
     pub(super) fn info(&self) -> Vec<u8> {
-        let (facts, state, backlog) = self.with(|state| {
-            let backlog = match &state.role {
-                Role::Listening(backlog) => Some((backlog.ready.len(), backlog.limit)),
-                Role::Idle | Role::Calling | Role::Dialing(_) | Role::Connected(_) => None,
-            };
-            (state.end().map(|end| end.facts()), state.tcp_state(), backlog)
-        });
-        let mut info = Info {
-            state: state as u8,
-            rto: 1_000_000,
-            send_mss: 536,
-            receive_mss: 536,
-            reordering: 3,
-            congestion_window: 10,
-            send_threshold: i32::MAX as u32,
-            pacing_rate: u64::MAX,
-            max_pacing_rate: u64::MAX,
-            ..Info::default()
-        };
-        if let Some((ready, limit)) = backlog {
-            (info.unacked, info.sacked) = (ready as u32, limit as u32);
+        self.with(|state| info(state))
+    }
+}
+
+/// What a socket in `state` tells. Segments are not counted one by one: one is for what one of Linux would carry.
+pub(super) fn info(state: &State) -> Vec<u8> {
+    let mut info = Info {
+        state: state.tcp_state() as u8,
+        rto: 1_000_000,
+        send_mss: 536,
+        receive_mss: 536,
+        reordering: 3,
+        congestion_window: 10,
+        send_threshold: i32::MAX as u32,
+        pacing_rate: u64::MAX,
+        max_pacing_rate: u64::MAX,
+        ..Info::default()
+    };
+    if let Role::Listening(backlog) = &state.role {
+        (info.unacked, info.sacked) = (backlog.ready.len() as u32, backlog.limit as u32);
+    }
+    if let Some(facts) = state.end().map(|end| end.facts()) {
+        info.fill(&facts);
+    }
+    info.as_bytes().to_vec()
+}
+
+impl Info {
+    /// Of a connection.
+    fn fill(&mut self, facts: &Facts) {
+        let ago = |then: Instant| then.elapsed().as_millis().min(u128::from(u32::MAX)) as u32;
+        let segment = facts.segment.max(1) as u32;
+        let segments = |bytes: u64| bytes.div_ceil(u64::from(segment)).min(u64::from(u32::MAX)) as u32;
+        self.options = OPTIONS;
+        self.scales = 0x77;
+        (self.rto, self.ato) = (200_000, 40_000);
+        (self.send_mss, self.receive_mss, self.advertised_mss) = (segment, segment, segment);
+        self.pmtu = segment.saturating_add(52).min(65_535);
+        (self.last_data_sent, self.last_data_received) = (ago(facts.last_sent), ago(facts.last_received));
+        self.last_ack_received = self.last_data_sent;
+        if let Some(trip) = facts.round_trip {
+            let micros = |time: std::time::Duration| time.as_micros().min(u128::from(u32::MAX)) as u32;
+            (self.rtt, self.rtt_variance) = (micros(trip.smoothed), micros(trip.variance));
+            self.min_rtt = micros(trip.least);
         }
-        if let Some(facts) = facts {
-            let ago = |then: Instant| then.elapsed().as_millis().min(u128::from(u32::MAX)) as u32;
-            let segments = |bytes: u64| bytes.div_ceil(u64::from(MSS)).min(u64::from(u32::MAX)) as u32;
-            info.options = OPTIONS;
-            info.scales = 0x77;
-            (info.rto, info.ato) = (200_000, 40_000);
-            (info.send_mss, info.receive_mss, info.advertised_mss, info.pmtu) = (MSS, MSS, MSS, 65_535);
-            (info.last_data_sent, info.last_data_received) = (ago(facts.last_sent), ago(facts.last_received));
-            info.last_ack_received = info.last_data_sent;
-            (info.rtt, info.rtt_variance, info.min_rtt) = (20, 10, 10);
-            info.receive_space = 65_483;
-            info.receive_threshold = 65_483;
-            (info.bytes_sent, info.bytes_received) = (facts.sent, facts.received);
-            info.bytes_acked = facts.sent.saturating_sub(facts.unsent as u64) + 1;
-            info.unsent = facts.unsent as u32;
-            info.data_segments_out = segments(facts.sent);
-            info.data_segments_in = segments(facts.received);
-            (info.segments_out, info.segments_in) = (info.data_segments_out + 2, info.data_segments_in + 1);
-            info.delivered = info.data_segments_out + 1;
-            info.send_window = 65_536;
-        }
-        info.as_bytes().to_vec()
+        self.receive_space = 65_483;
+        self.receive_threshold = 65_483;
+        (self.bytes_sent, self.bytes_received) = (facts.sent, facts.received);
+        self.bytes_acked = facts.sent.saturating_sub(facts.unsent as u64) + 1;
+        self.unsent = facts.unsent as u32;
+        self.data_segments_out = segments(facts.sent);
+        self.data_segments_in = segments(facts.received);
+        (self.segments_out, self.segments_in) = (self.data_segments_out + 2, self.data_segments_in + 1);
+        self.delivered = self.data_segments_out + 1;
+        self.send_window = 65_536;
     }
 }
 

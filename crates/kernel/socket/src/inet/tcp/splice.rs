@@ -4,7 +4,7 @@
 //! Both ends are behind one lock, so that what an end does is seen by the other whole or not at all.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use abi::Errno;
 use abi::poll::PollEvents;
@@ -190,7 +190,20 @@ pub(super) struct Facts {
     pub(super) received: u64,
     pub(super) last_sent: Instant,
     pub(super) last_received: Instant,
+    /// Bytes of data of a full segment.
+    pub(super) segment: usize,
+    /// The way to the other end and back; `None` as long as nobody knows.
+    pub(super) round_trip: Option<netstack::RoundTrip>,
 }
+
+/// Segment size of the loopback.
+const SEGMENT: usize = 65_483;
+/// What a segment there would take.
+const ROUND_TRIP: netstack::RoundTrip = netstack::RoundTrip {
+    smoothed: Duration::from_micros(20),
+    variance: Duration::from_micros(10),
+    least: Duration::from_micros(10),
+};
 
 /// How a connection stands once an end has closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -495,6 +508,8 @@ impl End {
             received: mine.received,
             last_sent: mine.last_sent,
             last_received: mine.last_received,
+            segment: SEGMENT,
+            round_trip: Some(ROUND_TRIP),
         }
     }
 }

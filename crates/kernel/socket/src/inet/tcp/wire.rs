@@ -314,6 +314,8 @@ impl Wire {
             received: half.received,
             last_sent: half.last_sent,
             last_received: half.last_received,
+            segment: status.map_or(0, |status| status.segment),
+            round_trip: status.and_then(|status| status.round_trip),
         }
     }
 }

@@ -211,6 +211,7 @@ impl Core {
             uid: self.uid.load(Ordering::Relaxed),
             ino: self.ino.load(Ordering::Relaxed),
             only: state.ip.v6only,
+            info: Vec::new(),
         }
     }
 

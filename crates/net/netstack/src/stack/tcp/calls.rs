@@ -52,6 +52,7 @@ impl<H: Clone> Stack<H> {
         let (id, _) = self.connections.add((at, (local, remote)), socket, owner, None);
         if let Some(connection) = self.connections.get_mut(id) {
             connection.until = Some(now + settings.connecting);
+            connection.round_trip.began(now);
         }
         self.go_on(id, State::SynSent, Cause::Owner, now);
         Ok(id)
@@ -124,6 +125,11 @@ impl<H: Clone> Stack<H> {
             unacknowledged: socket.send_queue(),
             room: if socket.may_send() { capacity - socket.send_queue() } else { 0 },
             capacity,
+            segment: self.ports.get(connection.at).map_or(0, |port| {
+                let heads = if connection.tuple.0.is_ipv4() { 40 } else { 60 };
+                (port.nic.mtu as usize).saturating_sub(heads)
+            }),
+            round_trip: connection.round_trip.known(),
             failure: connection.failure,
         })
     }
@@ -142,7 +148,9 @@ impl<H: Clone> Stack<H> {
     pub fn send(&mut self, id: ConnId, data: &[u8], now: Duration) -> Option<usize> {
         let connection = self.connections.get_mut(id)?;
         let before = connection.socket().state();
+        let waiting = connection.socket().send_queue();
         let sent = connection.socket_mut().send_slice(data).ok()?;
+        connection.round_trip.queues(sent, waiting, now);
         self.go_on(id, before, Cause::Owner, now);
         Some(sent)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, State};
 
+use super::timing::Timing;
 use super::{ConnId, Failure};
 use crate::packet::Outgoing;
 
@@ -55,6 +56,8 @@ pub(super) struct Connection<H> {
     /// When it is given up.
     pub(super) until: Option<Duration>,
     due: Option<Duration>,
+    /// How far away the other end is.
+    pub(super) round_trip: Timing,
 }
 
 impl<H> Connection<H> {
@@ -158,6 +161,7 @@ impl<H> Connections<H> {
             last: None,
             until,
             due: None,
+            round_trip: Timing::default(),
         };
         self.past.remove(&tuple);
         self.by_tuple.insert(tuple, id);
