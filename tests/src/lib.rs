@@ -5,7 +5,8 @@
 //! `tests/apps/` that uses real programs ([`app`]). [`run`] runs a command under a deadline, [`sandbox`] the
 //! same command natively and under `runsc do`. What fails natively is a mistake of the test; what holds
 //! natively and fails in the sandbox is a flaw of ours, or in the list of [`known`] ones. [`posture`]
-//! looks at a sandbox from the host, [`fuzz`] has the targets of fuzzers.
+//! looks at a sandbox from the host, [`fuzz`] has the targets of fuzzers, [`link`] and [`programs`] are of network
+//! tests.
 #![forbid(unsafe_code)]
 
 pub mod app;
@@ -13,7 +14,9 @@ pub mod build;
 pub mod fuzz;
 pub mod known;
 pub mod leftovers;
+pub mod link;
 pub mod posture;
+pub mod programs;
 pub mod run;
 pub mod sandbox;
 pub mod verdict;

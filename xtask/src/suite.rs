@@ -31,7 +31,27 @@ const TOOLS: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("javac", "default-jdk-headless"),
     ("go", "golang-go"),
+    // A library without a program of its own; this is of one that comes with it.
+    ("/usr/bin/normalizer", "python3-requests"),
     ("ss", "iproute2"),
+    ("ip", "iproute2"),
+    ("curl", "curl"),
+    ("wget", "wget"),
+    ("openssl", "openssl"),
+    ("ssh", "openssh-client"),
+    ("sshd", "openssh-server"),
+    ("nginx", "nginx-light"),
+    ("wrk", "wrk"),
+    ("haproxy", "haproxy"),
+    ("redis-benchmark", "redis-tools"),
+    ("memcached", "memcached"),
+    ("pg_ctlcluster", "postgresql"),
+    ("iperf3", "iperf3"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("dig", "bind9-dnsutils"),
+    ("ping", "iputils-ping"),
+    ("traceroute", "traceroute"),
+    ("tcpdump", "tcpdump"),
 ];
 
 /// What clippy refuses; its other warnings are shown, not fatal. The lints that are
