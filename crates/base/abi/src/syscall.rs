@@ -405,9 +405,14 @@ pub fn name(nr: u64) -> Option<&'static str> {
     NAMES.get(at).map(|(_, name)| *name)
 }
 
+/// Number of the system call with this name.
+pub fn number(name: &str) -> Option<u32> {
+    NAMES.iter().find(|(_, other)| *other == name).map(|(number, _)| *number)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{NAMES, name};
+    use super::{NAMES, name, number};
 
     #[test]
     fn numbers_ascend_and_names_are_found() {
@@ -415,5 +420,6 @@ mod tests {
         assert_eq!(name(0), Some("read"));
         assert_eq!(name(231), Some("exit_group"));
         assert_eq!(name(1 << 40), None);
+        assert_eq!((number("exit_group"), number("nothing")), (Some(231), None));
     }
 }

@@ -321,6 +321,21 @@ impl Assembler {
         self.bind(end);
     }
 
+    /// Goes where `rows` say for the number in A, or to `otherwise`. The rows ascend; so many comparisons as there
+    /// are bits in their count.
+    pub fn find(&mut self, rows: &[(u32, Label)], otherwise: Label) {
+        if let [(number, label)] = rows {
+            return self.jeq(*number, *label, otherwise);
+        }
+        let (low, high) = rows.split_at(rows.len() / 2);
+        let Some((first, _)) = high.first() else { return self.jump(otherwise) };
+        let upper = self.label();
+        self.jge(*first, upper, Target::Next);
+        self.find(low, otherwise);
+        self.bind(upper);
+        self.find(high, otherwise);
+    }
+
     /// Judges the architecture: anything but x86-64 (and, by its number, x32) gets `action`.
     /// Leaves the number in A.
     pub fn require_x86_64(&mut self, action: Action) {

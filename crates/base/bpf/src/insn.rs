@@ -28,6 +28,16 @@ impl Insn {
         Self { code, jt, jf, k }
     }
 
+    /// Its bytes as one number, for those that store or send it.
+    pub const fn to_word(self) -> u64 {
+        self.code as u64 | (self.jt as u64) << 16 | (self.jf as u64) << 24 | (self.k as u64) << 32
+    }
+
+    /// From [`Insn::to_word`].
+    pub const fn from_word(word: u64) -> Self {
+        Self { code: word as u16, jt: (word >> 16) as u8, jf: (word >> 24) as u8, k: (word >> 32) as u32 }
+    }
+
     /// From the bytes of a `struct sock_filter`, native endian.
     pub const fn from_bytes(b: [u8; Self::SIZE]) -> Self {
         Self {

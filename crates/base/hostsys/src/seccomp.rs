@@ -109,7 +109,7 @@ impl Filter {
             .iter()
             .map(|(number, lists)| (*number, if lists.is_empty() { allow } else { asm.label() }))
             .collect();
-        find(&mut asm, &rows, deny);
+        asm.find(&rows, deny);
         for ((_, label), lists) in rows.iter().zip(table.values()).filter(|(_, lists)| !lists.is_empty()) {
             asm.bind(*label);
             judge(&mut asm, lists, (allow, deny))?;
@@ -142,20 +142,6 @@ impl Filter {
         seccompiler::apply_filter_all_threads(&self.records())
             .map_err(|error| SeccompError::Install(error.to_string()))
     }
-}
-
-/// Goes to the row of the number in A.
-fn find(asm: &mut Assembler, rows: &[(u32, Label)], deny: Label) {
-    if let [(number, label)] = rows {
-        return asm.jeq(*number, *label, deny);
-    }
-    let (low, high) = rows.split_at(rows.len() / 2);
-    let Some((first, _)) = high.first() else { return asm.jump(deny) };
-    let upper = asm.label();
-    asm.jge(*first, upper, Target::Next);
-    find(asm, low, deny);
-    asm.bind(upper);
-    find(asm, high, deny);
 }
 
 /// Allows what one of the lists does.

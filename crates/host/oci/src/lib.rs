@@ -3,13 +3,15 @@
 //! [`load`] reads `config.json` of a bundle and checks what the runtime relies on; its errors name the
 //! file and the field. [`template`] is what `runsc spec` writes.
 //!
-//! Deliberately absent as yet: hooks, cgroups, seccomp profiles and id mappings are read but not
-//! turned into anything.
+//! [`seccomp`] makes a filter of a profile.
+//!
+//! Deliberately absent as yet: hooks, cgroups and id mappings are read but not turned into anything.
 #![forbid(unsafe_code)]
 
 mod check;
 mod error;
 mod pod;
+pub mod seccomp;
 mod template;
 
 use std::fs::File;
