@@ -87,6 +87,10 @@ pub(crate) struct Cli {
     /// first that fits decides
     #[arg(long, global = true, default_value = "", hide_default_value = true, value_parser = egress::rules)]
     pub(crate) egress_rules: Rules,
+    /// Have processes of a container keep to the seccomp profile of its spec
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub(crate) oci_seccomp: bool,
     /// Make no control groups, and set no limits with them
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]

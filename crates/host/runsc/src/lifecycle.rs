@@ -112,6 +112,7 @@ pub(crate) fn settings(cli: &Cli) -> Settings {
         fast_path: !cli.systrap_disable_fast_path,
         overlay: once::overlay(cli),
         overlay_options: once::overlay_options(cli),
+        seccomp: cli.oci_seccomp,
         shared_root: cli.file_access == FileAccess::Shared,
         shared_mounts: cli.file_access_mounts == FileAccess::Shared,
         debug: cli.debug,

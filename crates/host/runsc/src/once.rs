@@ -40,6 +40,7 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
         platform: cli.platform.clone(),
         fast_path: !cli.systrap_disable_fast_path,
         mounts,
+        seccomp: Vec::new(),
         process: process(arguments, &rootfs, terminal)?,
         resources: Resources::default(),
         debug: cli.debug,

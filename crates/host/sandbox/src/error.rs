@@ -20,6 +20,9 @@ pub enum SandboxError {
     /// There is no such container.
     #[error("container {0:?} does not exist")]
     NotFound(String),
+    /// The seccomp profile of the spec cannot be kept.
+    #[error(transparent)]
+    Profile(#[from] oci::seccomp::ProfileError),
     /// The container's status does not allow the operation.
     #[error("container {id:?} is {status}: cannot {operation} it")]
     WrongStatus {

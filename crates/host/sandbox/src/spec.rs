@@ -23,6 +23,8 @@ pub struct Settings {
     pub overlay: Overlay,
     /// Options of the file system that takes them, such as `size=1g`.
     pub overlay_options: Vec<String>,
+    /// Whether the seccomp profile of the spec counts.
+    pub seccomp: bool,
     /// Others may change the root.
     pub shared_root: bool,
     /// Others may change what is mounted from the host.
@@ -73,6 +75,7 @@ pub fn boot_config(
         masked_paths: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
         readonly_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
         sysctls: linux.and_then(|linux| linux.sysctl().clone()).into_iter().flatten().collect(),
+        seccomp: if settings.seccomp { seccomp(spec)? } else { Vec::new() },
         process: self::process(process)?,
         resources: resources(spec),
         debug: settings.debug,
@@ -80,6 +83,14 @@ pub fn boot_config(
         fds: InheritedFds::default(),
     };
     Ok((config, attachments))
+}
+
+/// The filter of the spec's profile, as a Sentry is told it.
+fn seccomp(spec: &Spec) -> Result<Vec<u64>, SandboxError> {
+    let Some(profile) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) else {
+        return Ok(Vec::new());
+    };
+    Ok(oci::seccomp::filter(profile)?.insns().iter().map(|insn| insn.to_word()).collect())
 }
 
 fn has_cpu_quota(spec: &Spec) -> bool {
@@ -215,6 +226,7 @@ mod tests {
             fast_path: true,
             overlay,
             overlay_options: Vec::new(),
+            seccomp: false,
             shared_root: false,
             shared_mounts: true,
             debug: false,

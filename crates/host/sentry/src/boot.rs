@@ -32,6 +32,9 @@ pub struct BootConfig {
     pub readonly_paths: Vec<String>,
     /// Values below `/proc/sys`, by name with dots.
     pub sysctls: BTreeMap<String, String>,
+    /// Filter of system calls that its processes have from the start, an instruction each
+    /// ([`bpf::Insn::to_word`]); none when empty.
+    pub seccomp: Vec<u64>,
     /// First process.
     pub process: Process,
     /// What its processes may use together.
@@ -152,6 +155,9 @@ pub enum BootError {
         /// Why.
         errno: Errno,
     },
+    /// The filter of the spec is none.
+    #[error("seccomp profile: {0}")]
+    Profile(#[from] bpf::ProgramError),
     /// The working directory cannot be entered.
     #[error("working directory {path:?}: {}", in_words(*.errno, "/"))]
     Directory {

@@ -10,7 +10,7 @@ use kernel::PidNamespace;
 
 use crate::boot::BootConfig;
 use crate::guest;
-use crate::process::{Prepared, Standard, Starter};
+use crate::process::{self, Prepared, Standard, Starter};
 use crate::tree::{self, Materials, Own};
 
 /// Most containers beside the first.
@@ -105,6 +105,7 @@ impl Members {
             random: Arc::clone(&first.random),
             cpu: first.cpu,
             watcher: Arc::clone(&first.watcher),
+            profile: process::profile(&config.seccomp)?,
         };
         let prepared = starter.prepare(&config.process, standard)?;
         Ok((starter, prepared))

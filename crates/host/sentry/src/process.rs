@@ -6,10 +6,14 @@ use std::sync::Arc;
 use abi::Errno;
 use abi::fs::{FileType, OpenFlags};
 use abi::limits::{Limits, Resource, Rlimit};
+use abi::process::WaitStatus;
+use abi::signal::Signal;
 use anonfs::inode::{AnonAttr, AnonFs};
+use bpf::{Insn, Program};
 use cred::{CapSet, Credentials};
 use devfs::{Devpts, Tty};
 use guestmem::VecSink;
+use kernel::FilterScope;
 use kernel::files::SharedFs;
 use kernel::group::ThreadGroup;
 use kernel::kernel::{FirstProcess, Kernel};
@@ -35,6 +39,14 @@ pub(crate) struct Starter {
     pub(crate) random: Arc<HostRandom>,
     pub(crate) cpu: CpuFacts,
     pub(crate) watcher: Arc<Watcher>,
+    /// What its processes may not call.
+    pub(crate) profile: Option<Program>,
+}
+
+/// The filter that a configuration has.
+pub(crate) fn profile(words: &[u64]) -> Result<Option<Program>, BootError> {
+    let insns: Vec<Insn> = words.iter().copied().map(Insn::from_word).collect();
+    if insns.is_empty() { Ok(None) } else { Ok(Some(Program::new(insns)?)) }
 }
 
 /// Where the standard descriptors of a process lead.
@@ -118,6 +130,13 @@ impl Starter {
         let Prepared { first, console } = prepared;
         let cred = Arc::clone(&first.cred);
         let ready = |task: &Arc<Task>| {
+            if let Some(profile) = self.profile.clone()
+                && let Err(error) = task.add_seccomp_filter(profile, FilterScope::Thread)
+            {
+                // Cannot be: the task has no filter yet, and a profile is shorter than all of them may be.
+                tracing::error!(%error, "the profile is not set; the process is ended");
+                self.kernel.end_group(task.group(), WaitStatus::Signaled(Signal::SIGKILL, false));
+            }
             // As a login does: the first process leads a session on its terminal.
             let cx = FileContext { cred: &cred, pid: task.tgid(), tid: task.tid() };
             let opened = console.as_ref().map(|console| console.open_slave(&cx, OpenFlags::RDWR));

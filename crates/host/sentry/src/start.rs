@@ -21,7 +21,7 @@ use crate::guest::{self, Processes};
 use crate::jobs::Jobs;
 use crate::net::Connector;
 use crate::platforms::{self, Chosen, Means, Paths};
-use crate::process::{Standard, Starter};
+use crate::process::{self, Standard, Starter};
 use crate::random::HostRandom;
 use crate::services::services;
 use crate::tree::{self, Materials, Own};
@@ -113,8 +113,16 @@ pub fn run(
     let random = early.random.clone();
     let watcher = Watcher::start()
         .map_err(|source| BootError::Host { doing: "starting the watch over host descriptors", source })?;
-    let starter =
-        Arc::new(Starter { pid_ns: own.pid_ns, kernel, namespace, devpts, random, cpu: early.cpu, watcher });
+    let starter = Arc::new(Starter {
+        profile: process::profile(&config.seccomp)?,
+        pid_ns: own.pid_ns,
+        kernel,
+        namespace,
+        devpts,
+        random,
+        cpu: early.cpu,
+        watcher,
+    });
     let prepared = starter.prepare(&config.process, standard)?;
     if confinement == Confinement::LockedIn {
         seccomp::lock_in(host_calls)?;

@@ -47,6 +47,7 @@ fn config(args: &[&str]) -> BootConfig {
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         sysctls: BTreeMap::new(),
+        seccomp: Vec::new(),
         process: Process {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             env: vec!["PATH=/bin".to_owned()],

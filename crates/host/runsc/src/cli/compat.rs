@@ -89,7 +89,6 @@ pub(crate) const ROWS: &[Row] = &[
     only("network-processors-per-channel", &["0"], NO_STACK),
     only("num-network-channels", &["1"], NO_STACK),
     off("nvproxy", NO_PROXY),
-    off("oci-seccomp", "a filter of the spec is not set; programs can set their own"),
     never("panic-log", "why a sandbox ended is in --log"),
     only("panic-signal", &["-1"], "there is no signal that makes a Sentry panic"),
     off("pause-external-networking", NO_SAVE),
