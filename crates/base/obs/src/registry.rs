@@ -1,10 +1,10 @@
 //! Everything that has been counted, in one place.
 
-use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::counter::Counter;
 use crate::stub::Stub;
+use crate::tally::Tallied;
 
 /// Not a `sync::Mutex`: that crate stands beside this one, and nothing is taken inside this lock.
 static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
@@ -14,6 +14,7 @@ static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 pub(crate) enum Entry {
     Counter(&'static Counter),
     Stub(&'static Stub),
+    Tally(&'static dyn Tallied),
 }
 
 /// Adds an entry. Called once for each `static`.
@@ -27,7 +28,7 @@ fn entries() -> MutexGuard<'static, Vec<Entry>> {
 }
 
 /// One entry as it stood when it was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reading {
     /// A [`Counter`].
     Counter {
@@ -47,9 +48,20 @@ pub enum Reading {
         /// How often.
         hits: u64,
     },
+    /// A [`Tally`](crate::Tally).
+    Tally {
+        /// Its name.
+        name: &'static str,
+        /// What one event is.
+        help: &'static str,
+        /// What a kind is.
+        label: &'static str,
+        /// The kinds that were seen, and how often.
+        counts: Vec<(&'static str, u64)>,
+    },
 }
 
-/// All counters and then all stubs that were hit so far, each sorted by name. The readings are not
+/// All counters, then all stubs, then all tallies that were hit so far, each sorted by name. The readings are not
 /// one instant: events go on meanwhile.
 pub fn snapshot() -> Vec<Reading> {
     let entries = entries().clone();
@@ -58,30 +70,18 @@ pub fn snapshot() -> Vec<Reading> {
         .map(|entry| match entry {
             Entry::Counter(c) => Reading::Counter { name: c.name(), help: c.help(), value: c.value() },
             Entry::Stub(s) => Reading::Stub { name: s.name(), reason: s.reason(), hits: s.hits() },
+            Entry::Tally(t) => {
+                Reading::Tally { name: t.name(), help: t.help(), label: t.label(), counts: t.counts() }
+            }
         })
         .collect();
     readings.sort();
     readings
 }
 
-/// The snapshot as text, a line each: the count, the name, and the explanation.
-pub fn report() -> String {
-    let mut text = String::new();
-    for reading in snapshot() {
-        // Writing to a `String` cannot fail.
-        let _ = match reading {
-            Reading::Counter { name, help, value } => writeln!(text, "{value:>12} {name} ({help})"),
-            Reading::Stub { name, reason, hits } => {
-                writeln!(text, "{hits:>12} unimplemented {name}: {reason}")
-            }
-        };
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Reading, report, snapshot};
+    use super::{Reading, snapshot};
     use crate::Counter;
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
         for _ in 0..3 {
             crate::stub!("test.stub", "only a test");
         }
-        let line = "           3 unimplemented test.stub: only a test";
-        assert_eq!(report().lines().filter(|l| *l == line).count(), 1);
+        let wanted = Reading::Stub { name: "test.stub", reason: "only a test", hits: 3 };
+        assert_eq!(snapshot().into_iter().filter(|reading| *reading == wanted).count(), 1);
     }
 }

@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use abi::Errno;
 use gofer_proto::{Attributes, MAX_MESSAGE, NodeAttr, ProtoError, Request, Response};
+use obs::Counter;
 use sync::order::Gofer;
 use sync::{Mutex, MutexGuard};
+
+static REQUESTS: Counter = Counter::new("gofer.requests", "Requests to Gofers");
 
 /// Carries one message there and its reply back.
 pub trait Transport: Send {
@@ -85,6 +88,7 @@ impl Client {
 
     /// Asks, and waits for the reply. `EIO` when the Gofer is gone or does not keep to the protocol.
     pub(crate) fn call(&self, request: &Request<'_>) -> Result<(Response, Option<OwnedFd>), Errno> {
+        REQUESTS.increment();
         let mut connection = self.connection()?;
         if connection.broken {
             return Err(Errno::EIO);

@@ -17,6 +17,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::ControlError;
 use crate::message::{ExitStatus, Member, Process, ProcessInfo, Reply, Request, Target, receive, send};
+use crate::metrics::{Family, MAX_FAMILIES, MAX_SAMPLES};
 use crate::network::NetworkConfig;
 
 /// Name of the socket in a container's directory.
@@ -134,6 +135,22 @@ impl Client {
             Reply::Processes(list) => Ok(list),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// What the sandbox has counted, as far as it can be shown.
+    pub fn metrics(&self) -> Result<Vec<Family>, ControlError> {
+        let mut families = match self.ask(&Request::Metrics, &[])? {
+            Reply::Metrics(families) => families,
+            other => return Err(unexpected(other)),
+        };
+        families.truncate(MAX_FAMILIES);
+        let mut left = MAX_SAMPLES;
+        for family in &mut families {
+            family.samples.truncate(left);
+            left -= family.samples.len();
+        }
+        families.retain(Family::check);
+        Ok(families)
     }
 
     /// Changes the limit of tasks.

@@ -12,6 +12,7 @@
 
 mod client;
 mod message;
+pub mod metrics;
 mod network;
 mod server;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::metrics::Family;
 use crate::network::NetworkConfig;
 
 /// Longest message in bytes. Fits the default send buffer of a Unix socket.
@@ -56,6 +57,8 @@ pub enum Request {
     /// Give a container that has not started links to the outside; the descriptors beside it are theirs. Answered
     /// by [`Reply::Done`].
     Attach(Box<NetworkConfig>),
+    /// Tell what has been counted. Answered by [`Reply::Metrics`].
+    Metrics,
 }
 
 /// Another container of a sandbox, to be created beside its first.
@@ -97,6 +100,8 @@ pub enum Reply {
     Ended(ExitStatus),
     /// The processes there are.
     Processes(Vec<ProcessInfo>),
+    /// What has been counted.
+    Metrics(Vec<Family>),
     /// It cannot be done, for this reason.
     Refused(String),
 }

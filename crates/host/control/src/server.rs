@@ -9,6 +9,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::ControlError;
 use crate::message::{ExitStatus, Member, Process, ProcessInfo, Reply, Request, Target, receive, send};
+use crate::metrics::Family;
 use crate::network::NetworkConfig;
 
 /// Most connections at a time; more wait in the socket's queue.
@@ -30,6 +31,10 @@ pub trait Guest: Send + Sync {
     fn limit_tasks(&self, tasks: Option<u32>) -> Result<(), String>;
     /// Gives it links to the outside, whose sockets these are.
     fn attach(&self, config: &NetworkConfig, sockets: Vec<OwnedFd>) -> Result<(), String>;
+    /// What the sandbox has counted.
+    fn metrics(&self) -> Vec<Family> {
+        Vec::new()
+    }
     /// Waits for the end of a process that [`Guest::exec`] started.
     fn wait(&self, pid: u32) -> Result<ExitStatus, String>;
     /// Creates another container with these connections to its Gofer and first descriptors.
@@ -239,6 +244,7 @@ fn answer(shared: &Shared, request: Request, fds: Vec<OwnedFd>) -> Reply {
             None => Err(format!("there is no container {container:?} in the sandbox")),
         },
         Request::Destroy(container) => guest().destroy(&container).map(|()| Reply::Done),
+        Request::Metrics => Ok(Reply::Metrics(guest().metrics())),
         Request::LimitTasks(tasks) => guest().limit_tasks(tasks).map(|()| Reply::Done),
     };
     result.unwrap_or_else(Reply::Refused)

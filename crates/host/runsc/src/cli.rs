@@ -22,6 +22,8 @@ use compat::Compat;
 use egress::{Egress, Rules};
 
 use crate::install::{Install, Uninstall};
+use crate::metrics::{Export, Serve};
+use crate::pages::{Completion, Man};
 
 /// An application kernel for containers.
 #[derive(Debug, Parser)]
@@ -87,6 +89,9 @@ pub(crate) struct Cli {
     /// first that fits decides
     #[arg(long, global = true, default_value = "", hide_default_value = true, value_parser = egress::rules)]
     pub(crate) egress_rules: Rules,
+    /// Where metric-server listens: HOST:PORT, or the path of a Unix socket
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub(crate) metric_server: Option<String>,
     /// Have processes of a container keep to the seccomp profile of its spec
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false",
           default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
@@ -149,12 +154,20 @@ pub(crate) enum Command {
     Ps(Ps),
     /// Print what a container uses, and when it runs out of memory
     Events(Events),
+    /// Print what the sandbox of a container has counted, as Prometheus reads it
+    ExportMetrics(Export),
+    /// Serve what all sandboxes have counted to Prometheus, until killed
+    MetricServer(Serve),
     /// Print what this runtime can do, as a JSON object
     Features,
     /// Write a template of a spec
     Spec(Bundle),
     /// Wait for a container to end, and print how it did
     Wait(Wait),
+    /// Print a script that has a shell complete the words of a command line
+    Completion(Completion),
+    /// Write a manual page for each command
+    Man(Man),
     /// Make this program a runtime of Docker
     Install(Install),
     /// Take it out of Docker's runtimes
@@ -190,9 +203,13 @@ impl Command {
             Self::Exec(_) => "exec",
             Self::Ps(_) => "ps",
             Self::Events(_) => "events",
+            Self::ExportMetrics(_) => "export-metrics",
+            Self::MetricServer(_) => "metric-server",
             Self::Features => "features",
             Self::Spec(_) => "spec",
             Self::Wait(_) => "wait",
+            Self::Completion(_) => "completion",
+            Self::Man(_) => "man",
             Self::Install(_) => "install",
             Self::Uninstall(_) => "uninstall",
             Self::Help(_) => "help",
@@ -214,9 +231,11 @@ impl Command {
             Self::Exec(arguments) => &arguments.id,
             Self::Ps(arguments) => &arguments.id,
             Self::Events(arguments) => &arguments.id,
+            Self::ExportMetrics(arguments) => &arguments.id,
             Self::Wait(arguments) => &arguments.id,
             Self::Do(_) | Self::List(_) | Self::Features | Self::Spec(_) | Self::Help(_) => return None,
-            Self::Install(_) | Self::Uninstall(_) => return None,
+            Self::Install(_) | Self::Uninstall(_) | Self::MetricServer(_) => return None,
+            Self::Completion(_) | Self::Man(_) => return None,
             Self::Gofer | Self::Boot | Self::Stand(_) => return None,
         };
         Some(id)

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use sandbox::StateRoot;
 
 use crate::cli::{Cli, Command, Format, List};
-use crate::{events, exec, features, help, install, lifecycle, logging, once, update};
+use crate::{events, exec, features, help, install, lifecycle, logging, metrics, once, pages, update};
 
 /// Runs a command. Returns the exit status.
 pub(crate) fn run(cli: &Cli) -> Result<u8> {
@@ -28,6 +28,8 @@ pub(crate) fn run(cli: &Cli) -> Result<u8> {
         Command::Resume(container) => lifecycle::freeze(&root, &container.id, false),
         Command::Update(arguments) => update::run(&root, arguments),
         Command::Events(arguments) => events::run(&root, arguments),
+        Command::ExportMetrics(arguments) => metrics::export(&root, arguments),
+        Command::MetricServer(arguments) => metrics::serve(&root, cli.metric_server.as_deref(), arguments),
         Command::Features => features::run(),
         Command::Delete(arguments) => lifecycle::delete(&root, arguments),
         Command::List(arguments) => list(&root, arguments),
@@ -35,6 +37,8 @@ pub(crate) fn run(cli: &Cli) -> Result<u8> {
         Command::Ps(arguments) => exec::ps(&root, arguments),
         Command::Spec(arguments) => spec(&arguments.bundle),
         Command::Wait(arguments) => lifecycle::wait(&root, arguments),
+        Command::Completion(arguments) => pages::completion(arguments),
+        Command::Man(arguments) => pages::man(arguments),
         Command::Install(arguments) => install::install(arguments),
         Command::Uninstall(arguments) => install::uninstall(arguments),
         Command::Help(arguments) => help::run(cli, arguments),

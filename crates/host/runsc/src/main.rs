@@ -4,7 +4,7 @@
 //! error and exit status 1, as runc's.
 //!
 //! `do` runs a program in a sandbox of its own ([`once`]); [`lifecycle`], [`exec`], [`update`]
-//! and [`events`] are the commands on containers. The hidden commands `gofer` and `boot` are what the `sandbox` crate starts this program as,
+//! and [`events`] are the commands on containers, [`metrics`] shows what sandboxes have counted. The hidden commands `gofer` and `boot` are what the `sandbox` crate starts this program as,
 //! `stand` is what a detached `exec` leaves behind.
 //!
 //! Deliberately absent as yet: `checkpoint` and `restore`.
@@ -20,7 +20,9 @@ mod help;
 mod install;
 mod lifecycle;
 mod logging;
+mod metrics;
 mod once;
+mod pages;
 mod pods;
 mod terminal;
 mod update;

@@ -225,6 +225,16 @@ impl StateRoot {
 
     /// States of all containers, by id. One that cannot be read is left out.
     pub fn list(&self) -> Result<Vec<State>, SandboxError> {
+        Ok(self.records()?.into_iter().map(|record| record.state).collect())
+    }
+
+    /// The same of those that have a sandbox of their own, not of others that joined it.
+    pub fn sandboxes(&self) -> Result<Vec<State>, SandboxError> {
+        let own = self.records()?.into_iter().filter(|record| record.membership.is_none());
+        Ok(own.map(|record| record.state).collect())
+    }
+
+    fn records(&self) -> Result<Vec<Record>, SandboxError> {
         let entries = match fs::read_dir(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.map_err(io(&self.path))?,
@@ -237,7 +247,7 @@ impl StateRoot {
             let text = fs::read(self.path.join(id).join(STATE)).ok()?;
             let mut record: Record = serde_json::from_slice(&text).ok()?;
             record.refresh();
-            Some(record.state)
+            Some(record)
         };
         Ok(ids.iter().filter_map(read).collect())
     }

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use abi::poll::PollEvents;
 use abi::process::WaitStatus;
 use abi::signal::{SI_KERNEL, SI_USER, SigInfo, Signal};
+use control::metrics::Family;
 use control::{Guest, NetworkConfig, ProcessInfo, Target};
 use kernel::group::ThreadGroup;
 use kernel::{Kernel, PidNamespace};
+use socket::inet::Network;
 use sync::wait::Parker;
 
 use crate::boot::{ExitStatus, Process};
 use crate::members::Members;
+use crate::metrics;
 use crate::net::Connector;
 use crate::process::{Standard, Starter};
 use crate::start::MAX_TASKS;
@@ -49,13 +52,15 @@ fn exit_status(status: WaitStatus) -> ExitStatus {
 pub(crate) struct Processes {
     starter: Arc<Starter>,
     connector: Connector,
+    network: Arc<Network>,
     members: Members,
 }
 
 impl Processes {
     /// Those that `starter` starts, and their children; others from `materials`.
     pub(crate) fn new(starter: Arc<Starter>, connector: Connector, materials: Arc<Materials>) -> Self {
-        Self { members: Members::new(Arc::clone(&starter), materials), starter, connector }
+        let network = Arc::clone(&materials.network);
+        Self { members: Members::new(Arc::clone(&starter), materials), starter, connector, network }
     }
 }
 
@@ -147,6 +152,10 @@ impl Guest for Processes {
 
     fn attach(&self, config: &NetworkConfig, sockets: Vec<OwnedFd>) -> Result<(), String> {
         self.connector.attach(config, sockets)
+    }
+
+    fn metrics(&self) -> Vec<Family> {
+        metrics::gather(&self.starter.kernel, &self.network)
     }
 
     fn wait(&self, number: u32) -> Result<ExitStatus, String> {

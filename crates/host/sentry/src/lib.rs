@@ -8,7 +8,8 @@
 //!
 //! `tree` makes the mounts, `files` shows them in `/proc`, `memory`, `random` and `stdio` are the host's
 //! part of tmpfs, `/dev/urandom` and descriptors 0 to 2; `jobs` and `console` connect terminals;
-//! `net` reads and sends the frames of links to the outside. `watch` wakes those who wait for descriptors of the host. `process` gets processes ready, `guest` lets `runsc` control them.
+//! `net` reads and sends the frames of links to the outside. `watch` wakes those who wait for descriptors of the host. `process` gets
+//! processes ready, `guest` lets `runsc` control them, and `metrics` tells it what was counted.
 #![forbid(unsafe_code)]
 
 mod boot;
@@ -18,6 +19,7 @@ mod guest;
 mod jobs;
 mod members;
 mod memory;
+mod metrics;
 mod net;
 mod paths;
 pub mod platforms;

@@ -7,6 +7,7 @@ use abi::poll::PollEvents;
 use abi::signal::SigAltStack;
 use abi::{Errno, SysResult};
 use mm::MemoryManager;
+use obs::Counter;
 use platform::{GuestThread, Registers};
 use vfs::VfsPath;
 
@@ -23,6 +24,8 @@ pub struct NewProgram {
     /// Where the program is (`/proc/PID/exe`).
     pub exe: Option<VfsPath>,
 }
+
+static EXECUTED: Counter = Counter::new("programs.executed", "Programs that processes became");
 
 impl Task {
     /// Becomes `program`: ends the other threads, moves into the new memory, closes close-on-exec
@@ -71,6 +74,7 @@ impl Task {
         if let Some(parent) = vfork {
             parent.notify();
         }
+        EXECUTED.increment();
         Ok(0)
     }
 

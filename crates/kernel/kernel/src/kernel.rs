@@ -10,6 +10,7 @@ use abi::{Errno, SysResult};
 use cred::Credentials;
 use ktime::TimerQueue;
 use mm::MemoryManager;
+use obs::Counter;
 use platform::{GuestThread, NewThread, Platform, Registers, SyscallTrap};
 use sync::wait::WaitQueue;
 use sync::{Mutex, order};
@@ -22,6 +23,8 @@ use crate::slots::{FileTable, FsView};
 use crate::table::Table;
 use crate::task::{Task, TaskSeed};
 use crate::uts::Uts;
+
+static STARTED: Counter = Counter::new("tasks.started", "Threads of guests that were started");
 
 /// What answers system calls; implemented by `syscalls`.
 pub trait SyscallTable: Send + Sync {
@@ -155,6 +158,9 @@ impl Kernel {
     }
 
     pub(crate) fn count_live(&self, change: i32) {
+        if change > 0 {
+            STARTED.increment();
+        }
         self.live.fetch_add(change, Ordering::SeqCst);
     }
 

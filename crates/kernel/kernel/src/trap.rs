@@ -7,6 +7,7 @@ use abi::process::WaitStatus;
 use abi::signal::Signal;
 use abi::{Restart, SysError, SysResult};
 use guestmem::UserAddr;
+use obs::Counter;
 use platform::{
     Fault, GuestThread, HostExit, PlatformError, Registers, Resume, SyscallTrap, ThreadHandle, Trap,
     TrapHandler,
@@ -19,6 +20,8 @@ use crate::task::Task;
 const SYSCALL_LEN: u64 = 2;
 /// `restart_syscall(2)`.
 const NR_RESTART: u64 = 219;
+
+static FAULTS: Counter = Counter::new("faults", "Faults that guests were told of by a signal");
 
 /// The call a trap is about, until its result has been settled.
 pub(crate) struct Outcome {
@@ -41,6 +44,7 @@ impl TrapHandler for Task {
         let outcome = match trap {
             Trap::Syscall(call) => task.syscall(thread, call),
             Trap::Fault(fault) => {
+                FAULTS.increment();
                 task.fault(&fault);
                 None
             }

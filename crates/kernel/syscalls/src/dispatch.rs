@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use abi::{Errno, SysError, SysResult};
 use kernel::Task;
 use kernel::kernel::SyscallTable;
+use obs::{Counter, Tally};
 use platform::{GuestThread, SyscallTrap};
 
 use crate::cx::Cx;
@@ -13,6 +14,17 @@ use crate::x86_64::X86_64;
 
 /// Target of the log lines that show every call (`--strace`).
 pub const STRACE: &str = "strace";
+
+/// Numbers that are counted; those of x86-64 are below.
+const COUNTED: usize = 512;
+
+static CALLS: Tally<COUNTED> =
+    Tally::new("syscalls", "System calls of guests that the Sentry answered", "name", |nr| {
+        abi::syscall::name(nr as u64)
+    });
+
+static UNKNOWN: Counter =
+    Counter::new("syscalls.unknown", "System calls of guests that there are not, or not here");
 
 /// The system calls of x86-64, for a kernel.
 #[derive(Default)]
@@ -53,9 +65,11 @@ impl SyscallTable for X86Calls {
 impl X86Calls {
     fn call(&self, task: &Arc<Task>, thread: &mut dyn GuestThread, call: &SyscallTrap) -> SysResult<u64> {
         let Some(row) = X86_64.row(call.nr) else {
+            UNKNOWN.increment();
             tracing::debug!(nr = call.nr, name = abi::syscall::name(call.nr), "system call without a row");
             return Err(SysError::Errno(Errno::ENOSYS));
         };
+        CALLS.increment(usize::try_from(call.nr).unwrap_or(usize::MAX));
         let services = self.services.get().ok_or(Errno::ENOSYS)?;
         (row.call)(&mut Cx { task, thread, services }, call.args)
     }

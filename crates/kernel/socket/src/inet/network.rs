@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use abi::Errno;
+use netstack::Counters;
 use sync::{Mutex, order};
 use vfs::Result;
 
@@ -143,6 +144,19 @@ impl Network {
     /// The links to the outside.
     pub(super) fn outside(&self) -> Option<&Arc<Outside>> {
         self.outside.get()
+    }
+
+    /// What has gone through each interface to the outside, by its name.
+    pub fn traffic(&self) -> Vec<(String, Counters)> {
+        let Some(outside) = self.outside() else { return Vec::new() };
+        let links = self.links();
+        let outer = links.iter().filter(|link| !link.is_loopback());
+        outer.map(|link| (link.name.clone(), outside.counters(link.index))).collect()
+    }
+
+    /// How often something was not let out.
+    pub fn denied(&self) -> u64 {
+        self.outside().map_or(0, |outside| outside.look(|stack| stack.denied()))
     }
 
     /// Nothing but a loopback that is up.

@@ -91,6 +91,13 @@ pub struct Link {
     pub addresses: Vec<Address>,
 }
 
+impl Link {
+    /// Whether it leads nowhere but here.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.flags & IFF_LOOPBACK != 0
+    }
+}
+
 /// The interfaces of a network namespace.
 pub trait Links: Send + Sync {
     /// All of them, by index.
