@@ -81,6 +81,14 @@ pub const MISC: u16 = 0x07;
 pub const IMM: u16 = 0x00;
 /// A word of `seccomp_data`.
 pub const ABS: u16 = 0x20;
+/// Bytes of a packet, at X and the operand.
+pub const IND: u16 = 0x40;
+/// Four times the low half of a byte of a packet: the length of a head of IPv4.
+pub const MSH: u16 = 0xa0;
+/// Widths of a load from a packet: two bytes, and one.
+pub const HALF: u16 = 0x08;
+/// One byte.
+pub const BYTE: u16 = 0x10;
 /// A word of scratch memory.
 pub const MEM: u16 = 0x60;
 /// The length of `seccomp_data`.
@@ -111,6 +119,8 @@ pub const AND: u16 = 0x50;
 pub const LSH: u16 = 0x60;
 /// `A >>= operand`.
 pub const RSH: u16 = 0x70;
+/// `A %= operand`; a zero X ends the program with 0. Not in seccomp filters.
+pub const MOD: u16 = 0x90;
 /// `A = -A`.
 pub const NEG: u16 = 0x80;
 /// `A ^= operand`.

@@ -5,17 +5,19 @@
 //! [`Program::run`] interprets it, for filters that a guest installs. [`Assembler`] builds one from
 //! labels and 64-bit comparisons, for filters that we install on the host.
 //!
-//! Deliberately absent: packet filters. Loads other than those of `seccomp_data` are refused.
+//! [`PacketFilter`] is one over the bytes of a packet, as sockets take it (`SO_ATTACH_FILTER`).
 #![forbid(unsafe_code)]
 
 pub mod action;
 pub mod asm;
 pub mod data;
 pub mod insn;
+pub mod packet;
 pub mod program;
 
 pub use action::Action;
 pub use asm::{AsmError, Assembler, Label, Target};
 pub use data::{Arg, Field, SeccompData};
 pub use insn::Insn;
+pub use packet::{Facts, PacketFilter};
 pub use program::{MAX_INSNS, Program, ProgramError};

@@ -6,7 +6,7 @@
 use crate::data::SeccompData;
 use crate::insn::{
     A, ABS, ADD, ALU, AND, DIV, IMM, Insn, JA, JEQ, JGE, JGT, JMP, JSET, K, LD, LDX, LEN, LSH, MEM,
-    MEM_WORDS, MISC, MUL, NEG, OR, RET, RSH, ST, STX, SUB, TAX, TXA, X, XOR,
+    MEM_WORDS, MISC, MOD, MUL, NEG, OR, RET, RSH, ST, STX, SUB, TAX, TXA, X, XOR,
 };
 
 /// Most instructions a filter may have (`BPF_MAXINSNS`).
@@ -85,7 +85,7 @@ impl Program {
     ///
     /// Takes at most [`len`](Self::len) steps.
     pub fn run(&self, data: &SeccompData) -> u32 {
-        let mut machine = Machine { a: 0, x: 0, mem: [0; MEM_WORDS as usize] };
+        let mut machine = Machine::default();
         let mut pc = 0usize;
         while let Some(insn) = self.0.get(pc) {
             match machine.step(*insn, data) {
@@ -100,12 +100,21 @@ impl Program {
 
 /// Checks one instruction by itself.
 fn check_insn(insn: Insn, at: usize, len: usize) -> Result<(), ProgramError> {
+    let Insn { code, k, .. } = insn;
+    if (code & 0x07, code & !0x07) == (LD, ABS) {
+        let good = k < SeccompData::SIZE && k.is_multiple_of(4);
+        return if good { Ok(()) } else { Err(ProgramError::Operand { at, k }) };
+    }
+    check_common(insn, at, len)
+}
+
+/// Checks an instruction that every kind of filter may have.
+pub(crate) fn check_common(insn: Insn, at: usize, len: usize) -> Result<(), ProgramError> {
     let Insn { code, jt, jf, k } = insn;
     let operand = |good: bool| if good { Ok(()) } else { Err(ProgramError::Operand { at, k }) };
     let lands = |skip: usize| skip < len - at - 1;
     let jump = |good: bool| if good { Ok(()) } else { Err(ProgramError::Jump(at)) };
     match (code & 0x07, code & !0x07) {
-        (LD, ABS) => operand(k < SeccompData::SIZE && k.is_multiple_of(4)),
         (LD | LDX, IMM | LEN) | (RET, K | A) | (MISC, TAX | TXA) => Ok(()),
         (LD | LDX, MEM) | (ST | STX, 0) => operand(k < MEM_WORDS),
         (ALU, op) => match (op & 0xf0, op & X) {
@@ -121,13 +130,13 @@ fn check_insn(insn: Insn, at: usize, len: usize) -> Result<(), ProgramError> {
 }
 
 /// Refuses bits of an arithmetic code beyond operation and source.
-fn legal(op: u16, at: usize, code: u16) -> Result<(), ProgramError> {
+pub(crate) fn legal(op: u16, at: usize, code: u16) -> Result<(), ProgramError> {
     if op & !(0xf0 | X) == 0 { Ok(()) } else { Err(ProgramError::Code { at, code }) }
 }
 
 /// Refuses a scratch word read where some path has not written it. One bit a word; forward jumps
 /// make a single pass enough.
-fn check_scratch(insns: &[Insn]) -> Result<(), ProgramError> {
+pub(crate) fn check_scratch(insns: &[Insn]) -> Result<(), ProgramError> {
     let mut set_on_entry = vec![u16::MAX; insns.len()];
     let mut set = 0u16;
     for (at, insn) in insns.iter().enumerate() {
@@ -157,14 +166,15 @@ fn check_scratch(insns: &[Insn]) -> Result<(), ProgramError> {
 }
 
 /// The registers and scratch memory of a running filter.
-struct Machine {
-    a: u32,
-    x: u32,
-    mem: [u32; MEM_WORDS as usize],
+#[derive(Default)]
+pub(crate) struct Machine {
+    pub(crate) a: u32,
+    pub(crate) x: u32,
+    pub(crate) mem: [u32; MEM_WORDS as usize],
 }
 
 /// What an instruction does to control flow.
-enum Step {
+pub(crate) enum Step {
     /// Go on after skipping this many instructions.
     Skip(u32),
     /// The program is done.
@@ -174,10 +184,19 @@ enum Step {
 impl Machine {
     fn step(&mut self, insn: Insn, data: &SeccompData) -> Step {
         let Insn { code, k, .. } = insn;
+        match code & 0x07 {
+            LD => self.a = self.load(code & !0x07, k, data),
+            LDX => self.x = self.load(code & !0x07, k, data),
+            _ => return self.step_without_load(insn),
+        }
+        Step::Skip(0)
+    }
+
+    /// An instruction that loads nothing.
+    pub(crate) fn step_without_load(&mut self, insn: Insn) -> Step {
+        let Insn { code, k, .. } = insn;
         let rest = code & !0x07;
         match code & 0x07 {
-            LD => self.a = self.load(rest, k, data),
-            LDX => self.x = self.load(rest, k, data),
             ST => self.store(k, self.a),
             STX => self.store(k, self.x),
             ALU => return self.alu(rest, k),
@@ -213,6 +232,10 @@ impl Machine {
             MUL => self.a.wrapping_mul(operand),
             DIV => match self.a.checked_div(operand) {
                 Some(quotient) => quotient,
+                None => return Step::Return(0),
+            },
+            MOD => match self.a.checked_rem(operand) {
+                Some(rest) => rest,
                 None => return Step::Return(0),
             },
             OR => self.a | operand,
