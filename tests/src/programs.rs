@@ -104,7 +104,7 @@ impl Programs {
         let contents = Contents { program: words, capabilities: CAPABILITIES, variables, mounts: &mounts };
         bundle(&at, &link.ours, contents);
         let mut command = Command::new(&self.runsc);
-        command.arg("--root").arg(at.join("root")).args(["--ignore-cgroups", "run", "--bundle"]);
+        command.arg("--root").arg(at.join("root")).args(["--ignore-cgroups", "--net-raw", "run", "--bundle"]);
         command.arg(&at).arg(name);
         command
     }

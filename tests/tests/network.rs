@@ -131,10 +131,10 @@ fn programs(name: &str, sandboxed: Sandboxed, more: &[&str]) {
 
 #[test]
 fn real_programs_use_what_is_outside() {
-    programs("clients", Sandboxed::Clients, &["traceroute", "look"]);
+    programs("clients", Sandboxed::Clients, &["ping", "traceroute", "raw_traceroute", "look"]);
 }
 
 #[test]
 fn real_programs_serve_those_outside() {
-    programs("servers", Sandboxed::Servers, &["ping", "traceroute"]);
+    programs("servers", Sandboxed::Servers, &["ping", "traceroute", "raw_traceroute"]);
 }

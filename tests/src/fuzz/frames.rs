@@ -16,6 +16,8 @@ const MOST: usize = 600;
 pub fn frames(data: &[u8]) {
     let mut now = Duration::from_secs(1);
     let mut stack = Stack::<u8>::new(config(1, 1500, true), now);
+    // Some inputs meet a stack whose packets are heard whole.
+    stack.hear_packets(data.len() % 2 == 1);
     let settings = TcpSettings { receive: SETTINGS, send: SETTINGS, ..TcpSettings::default() };
     let ends = (SocketAddr::new(address(1, false), 9), SocketAddr::new(address(0, false), 9));
     let _ = stack.connect(ends, &settings, 0, now);
@@ -38,6 +40,10 @@ pub fn frames(data: &[u8]) {
                 Event::Datagram(datagram) => {
                     assert!(datagram.data().len() <= usize::from(u16::MAX));
                     stack.reject(&datagram, now);
+                }
+                Event::Packet(packet) => {
+                    let _ = stack.send_whole(packet.whole(), now);
+                    stack.reject_packet(&packet, now);
                 }
                 Event::Abandoned(_) | Event::Changed(_) | Event::Lost { .. } => {}
             }

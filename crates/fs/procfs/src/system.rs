@@ -170,6 +170,7 @@ fn sys_net() -> StaticDir {
         .constant("ip_forward", "0\n")
         .constant("ip_local_port_range", "32768\t60999\n")
         .constant("ip_unprivileged_port_start", "1024\n")
+        .constant("ping_group_range", "0\t2147483647\n")
         .constant("tcp_keepalive_time", "7200\n")
         .constant("tcp_rmem", "4096\t131072\t6291456\n")
         .constant("tcp_wmem", "4096\t16384\t4194304\n")

@@ -79,6 +79,10 @@ pub(crate) struct Cli {
     /// are taken over (sandbox), or only a loopback (none)
     #[arg(long, global = true, value_enum, default_value = "sandbox")]
     pub(crate) network: NetworkMode,
+    /// Processes with CAP_NET_RAW may have raw and packet sockets
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub(crate) net_raw: bool,
     /// File for all frames of a container's links, in libpcap's format
     #[arg(long, global = true)]
     pub(crate) pcap_log: Option<PathBuf>,

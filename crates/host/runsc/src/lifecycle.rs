@@ -115,6 +115,7 @@ pub(crate) fn settings(cli: &Cli) -> Settings {
         seccomp: cli.oci_seccomp,
         shared_root: cli.file_access == FileAccess::Shared,
         shared_mounts: cli.file_access_mounts == FileAccess::Shared,
+        net_raw: cli.net_raw,
         debug: cli.debug,
         strace: cli.strace,
     }

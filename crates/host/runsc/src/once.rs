@@ -43,6 +43,7 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
         seccomp: Vec::new(),
         process: process(arguments, &rootfs, terminal)?,
         resources: Resources::default(),
+        net_raw: cli.net_raw,
         debug: cli.debug,
         strace: cli.strace,
         fds: InheritedFds::default(),

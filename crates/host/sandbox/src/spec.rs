@@ -29,6 +29,8 @@ pub struct Settings {
     pub shared_root: bool,
     /// Others may change what is mounted from the host.
     pub shared_mounts: bool,
+    /// Its processes may have raw and packet sockets.
+    pub net_raw: bool,
     /// Log in detail.
     pub debug: bool,
     /// Log every system call of the guest.
@@ -78,6 +80,7 @@ pub fn boot_config(
         seccomp: if settings.seccomp { seccomp(spec)? } else { Vec::new() },
         process: self::process(process)?,
         resources: resources(spec),
+        net_raw: settings.net_raw,
         debug: settings.debug,
         strace: settings.strace,
         fds: InheritedFds::default(),
@@ -230,6 +233,7 @@ mod tests {
             shared_root: false,
             shared_mounts: true,
             debug: false,
+            net_raw: false,
             strace: false,
         };
         boot_config("one", &bundle, &settings).expect("good")

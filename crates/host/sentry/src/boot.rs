@@ -39,6 +39,8 @@ pub struct BootConfig {
     pub process: Process,
     /// What its processes may use together.
     pub resources: Resources,
+    /// Its processes may have raw and packet sockets, with `CAP_NET_RAW`.
+    pub net_raw: bool,
     /// Log in detail.
     pub debug: bool,
     /// Log every system call of the guest.

@@ -91,6 +91,9 @@ pub fn run(
     let devpts = Devpts::new(jobs.clone());
     let standard = Standard::new(&config.process, inherited.stdio, &devpts)?;
     let network = Network::loopback();
+    if config.net_raw {
+        network.allow_raw();
+    }
     let materials = Arc::new(Materials {
         network: Arc::clone(&network),
         kernel: Arc::clone(&kernel),

@@ -64,6 +64,7 @@ fn config(args: &[&str]) -> BootConfig {
             no_new_privs: false,
         },
         resources: Resources::default(),
+        net_raw: false,
         debug: false,
         strace: false,
         fast_path: true,

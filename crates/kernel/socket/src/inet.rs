@@ -1,30 +1,31 @@
 //! `AF_INET` and `AF_INET6` sockets (`ip(7)`, `ipv6(7)`).
 //!
-//! - [`Network`]: the interfaces and ports of a sandbox. - [`TcpSocket`], [`UdpSocket`]. - [`Outside`]: links.
+//! - [`Network`]: the interfaces and ports of a sandbox. - [`TcpSocket`], [`UdpSocket`], [`RawSocket`]. -
+//!   [`Outside`]: links. - `icmp`: what errors mean.
 //! - `address`: `sockaddr`s. - `ports`: who has which. - `options`: the levels of IP. - `control`: control
 //!   data. - `ioctl`: what interfaces answer. - [`show`]: `/proc/net`.
 //!
 //! Between the sandbox's own sockets there are no packets: a TCP connection is two queues of bytes, and a
 //! datagram goes straight into the queue of its receiver. What is for others goes through [`Outside`], a stack
 //! that makes packets of it; without links everything else is `ENETUNREACH`.
-//!
-//! Deliberately absent: raw and ping sockets (`EPERM`, `EACCES`), as for a process without `CAP_NET_RAW`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use abi::Errno;
 use abi::socket::SocketKind;
-use cred::CapSet;
+use cred::{CapSet, Credentials};
 use vfs::Result;
 
 mod address;
 mod control;
+mod icmp;
 mod ioctl;
 mod network;
 mod options;
 mod outside;
 mod ports;
+mod raw;
 pub mod show;
 mod tcp;
 mod udp;
@@ -32,6 +33,7 @@ mod udp;
 pub use network::Network;
 pub(crate) use network::broadcast;
 pub use outside::{Link, Outside};
+pub use raw::RawSocket;
 pub use tcp::TcpSocket;
 pub use udp::UdpSocket;
 
@@ -50,12 +52,13 @@ const MAX_PROTOCOL: i32 = 263;
 ///
 /// # Errors
 /// `EINVAL` for an impossible protocol, `ESOCKTNOSUPPORT` and `EPROTONOSUPPORT` for types and protocols there
-/// are not, `EPERM` for raw sockets, `EACCES` for ping sockets.
+/// are not, `EPERM` for raw sockets without `CAP_NET_RAW`, or in a sandbox that has none.
 pub fn socket(
     v6: bool,
     kind: Option<SocketKind>,
     protocol: i32,
     network: &Arc<Network>,
+    cred: &Credentials,
 ) -> Result<Arc<dyn Socket>> {
     if !(0..MAX_PROTOCOL).contains(&protocol) {
         return Err(Errno::EINVAL);
@@ -64,9 +67,13 @@ pub fn socket(
     match (kind, protocol) {
         (Some(SocketKind::Stream), 0 | IPPROTO_TCP) => Ok(TcpSocket::new(v6, network)),
         (Some(SocketKind::Datagram), 0 | IPPROTO_UDP) => Ok(UdpSocket::new(v6, network)),
-        (Some(SocketKind::Datagram), protocol) if protocol == ping => Err(Errno::EACCES),
+        (Some(SocketKind::Datagram), protocol) if protocol == ping => Ok(RawSocket::ping(v6, network)),
         (Some(SocketKind::Raw), 0) => Err(Errno::EPROTONOSUPPORT),
-        (Some(SocketKind::Raw), _) => Err(Errno::EPERM),
+        (Some(SocketKind::Raw), _) if !network.may_be_raw(cred) => Err(Errno::EPERM),
+        (Some(SocketKind::Raw), protocol) => {
+            let protocol = u8::try_from(protocol).map_err(|_| Errno::EPROTONOSUPPORT)?;
+            Ok(RawSocket::raw(v6, protocol, network))
+        }
         (Some(SocketKind::Stream | SocketKind::Datagram), _) => Err(Errno::EPROTONOSUPPORT),
         (Some(SocketKind::SeqPacket) | None, _) => Err(Errno::ESOCKTNOSUPPORT),
     }

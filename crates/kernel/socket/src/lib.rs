@@ -1,5 +1,5 @@
-//! Sockets: the trait every family implements, Unix-domain sockets, TCP and UDP between the sockets of one
-//! sandbox, and netlink as far as programs ask for interfaces.
+//! Sockets: the trait every family implements, Unix-domain sockets, TCP, UDP and raw sockets of a sandbox and its
+//! links, and netlink as far as programs ask for interfaces.
 //!
 //! - [`Socket`]: what the socket calls need of a family; non-blocking, like every file.
 //! - [`file`]: [`SocketFile`], a socket as the file behind a descriptor.
@@ -18,6 +18,7 @@ use std::sync::Arc;
 use abi::Errno;
 use abi::poll::PollEvents;
 use abi::socket::{MsgFlags, SocketKind, Ucred};
+use bpf::PacketFilter;
 use cred::Credentials;
 use guestmem::{IoSink, IoSource};
 use sync::wait::WaitQueue;
@@ -304,6 +305,10 @@ pub trait Socket: Send + Sync + Any {
     /// What `SO_SNDBUF` and `SO_RCVBUF` show before anybody has set them; `None`: the usual size.
     fn usual_buffers(&self) -> Option<(i32, i32)> {
         None
+    }
+    /// `SO_ATTACH_FILTER`: packets that it does not take are not received.
+    fn attach_filter(&self, _filter: PacketFilter) -> Result<()> {
+        Err(Errno::ENOPROTOOPT)
     }
     /// An option of a level other than `SOL_SOCKET`, or one of it that is not the same for all.
     fn option(&self, _level: i32, _name: i32) -> Result<Vec<u8>> {

@@ -168,7 +168,9 @@ pub(crate) fn socket(cx: &mut Cx<'_>, family: i32, kind: u32, protocol: i32) -> 
             let kind = kind.ok_or(Errno::ESOCKTNOSUPPORT)?;
             NetlinkSocket::new(kind, protocol, &cx.services.netlink, network)?
         }
-        AF_INET | AF_INET6 => socket::inet::socket(family == AF_INET6, kind, protocol, network)?,
+        AF_INET | AF_INET6 => {
+            socket::inet::socket(family == AF_INET6, kind, protocol, network, &cx.task.cred())?
+        }
         _ => UnixSocket::new(check_unix(kind, protocol)?, &cx.services.unix),
     };
     let file = describe(cx, socket, flags);

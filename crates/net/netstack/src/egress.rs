@@ -45,6 +45,15 @@ impl Egress {
         self.rules.iter().find(fits).map_or(!self.denies, |rule| rule.allow)
     }
 
+    /// May all of `ip` be reached: is each port of it let go, whichever rule says so?
+    pub(crate) fn allows_all(&self, ip: IpAddr) -> bool {
+        let mut edges = vec![0, u16::MAX];
+        for rule in &self.rules {
+            edges.extend([*rule.ports.start(), rule.ports.end().saturating_add(1)]);
+        }
+        edges.into_iter().all(|port| self.allows(SocketAddr::new(ip, port)))
+    }
+
     /// Is there anything that may not be reached?
     pub(crate) fn is_strict(&self) -> bool {
         self.denies || self.rules.iter().any(|rule| !rule.allow)

@@ -27,8 +27,9 @@ mod vnet;
 
 pub use config::{Config, Neighbor, Nic, Prefix, Route, TcpSettings};
 pub use egress::{Egress, Rule as EgressRule};
+pub use packet::{checksum, ip_packet};
 pub use stack::{
-    ConnId, ConnectError, Counters, Datagram, Event, Failure, Frame, RoundTrip, SendError, Stack, Status,
-    Syn, TcpPhase, Unreachable,
+    ConnId, ConnectError, Counters, Datagram, Event, Failure, Frame, Packet, Report, RoundTrip, SendError,
+    Stack, Status, Syn, TcpPhase,
 };
 pub use vnet::{LEN as VNET_LEN, VnetHeader};

@@ -250,6 +250,26 @@ pub(crate) fn packet(
     Some(Outgoing { bytes, vnet: VnetHeader::default() })
 }
 
+/// An IP packet, for who wants to see one that has not been sent; `None` when the addresses do not go together or it
+/// would be too long.
+pub fn ip_packet(
+    (from, to): (IpAddr, IpAddr),
+    protocol: u8,
+    payload: &[u8],
+    (hops, class): (u8, u8),
+) -> Option<Vec<u8>> {
+    let out = packet(from, to, protocol.into(), payload.len(), Shape { hops, class, ident: 0 })?;
+    let head = out.packet().len() - payload.len();
+    Some([out.packet().get(..head)?, payload].concat())
+}
+
+/// The checksum of RFC 1071 over `bytes`, and over the pseudo header of a protocol between two addresses if there are
+/// some.
+pub fn checksum(ends: Option<(IpAddr, IpAddr, u8)>, bytes: &[u8]) -> u16 {
+    let before = ends.map_or(0, |(from, to, protocol)| pseudo(from, to, protocol.into(), bytes.len()));
+    !fold(before + sum(bytes))
+}
+
 fn head4(bytes: &mut [u8], ends: (Ipv4Addr, Ipv4Addr), protocol: IpProtocol, total: u16, shape: Shape) {
     let mut packet = Ipv4Packet::new_unchecked(bytes);
     packet.set_version(4);

@@ -1,11 +1,14 @@
 //! The stack: what comes in finds its way up, what goes out its way down.
 //!
 //! - `ip`: packets in and out. - `link`: Ethernet, ARP, neighbour discovery. - `tcp`: connections.
-//! - `udp`: datagrams and errors about them. - `events`: what the owner hears of.
+//! - `udp`: datagrams. - `icmp`: echoes, and errors about packets. - `raw`: packets and frames as the owner has made
+//!   them. - `events`: what the owner hears of.
 
 mod events;
+mod icmp;
 mod ip;
 mod link;
+mod raw;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -25,7 +28,7 @@ use crate::egress::Answerable;
 use crate::neighbor::Neighbors;
 use crate::reassembly::Reassembly;
 
-pub use events::{Counters, Datagram, Event, Failure, Frame, Syn, Unreachable};
+pub use events::{Counters, Datagram, Event, Failure, Frame, Packet, Report, Syn};
 use tcp::Connections;
 pub use tcp::{ConnId, ConnectError, RoundTrip, Status, TcpPhase};
 pub use udp::SendError;
@@ -50,6 +53,8 @@ pub struct Stack<H> {
     nothing: SocketSet<'static>,
     answerable: Answerable,
     denied: u64,
+    /// Packets are told of whole as well.
+    hears: bool,
     ident: u32,
     /// Errors that may still be sent, and when their number was last topped up.
     errors: (u32, Duration),
@@ -92,7 +97,8 @@ impl<H: Clone> Stack<H> {
             nothing: SocketSet::new(Vec::new()),
             answerable: Answerable::default(),
             denied: 0,
-            errors: (udp::ERRORS_AT_ONCE, now),
+            hears: false,
+            errors: (icmp::ERRORS_AT_ONCE, now),
             events: Vec::new(),
             frames: VecDeque::new(),
             counters,

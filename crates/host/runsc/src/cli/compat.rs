@@ -84,7 +84,6 @@ pub(crate) const ROWS: &[Row] = &[
     off("log-packets", NO_STACK),
     off("mount-cgroup-v2", "control groups are not seen inside"),
     on("net-disconnect-ok", NO_SAVE),
-    off("net-raw", "there are no raw sockets"),
     only("network-processors-per-channel", &["0"], NO_STACK),
     only("num-network-channels", &["1"], NO_STACK),
     off("nvproxy", NO_PROXY),

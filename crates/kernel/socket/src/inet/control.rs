@@ -4,13 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::UNIX_EPOCH;
 
 use abi::Errno;
+use abi::socket::MsgFlags;
+use guestmem::IoSink;
 use vfs::Result;
 
 use super::options::{IpFlags, IpOptions, SOL_IP, SOL_IPV6};
 use super::udp::{Datagram, Failure};
 use super::{Network, address};
 use crate::options::SOL_SOCKET;
-use crate::{Ancillary, Control};
+use crate::{Ancillary, Control, Received};
 
 const IP_TOS: i32 = 1;
 const IP_TTL: i32 = 2;
@@ -25,6 +27,9 @@ const IPV6_ORIGDSTADDR: i32 = 74;
 const SCM_TIMESTAMP: i32 = 29;
 const SCM_TIMESTAMPNS: i32 = 35;
 const SO_RXQ_OVFL: i32 = 40;
+/// `SO_EE_ORIGIN_ICMP`, `SO_EE_ORIGIN_ICMP6`.
+const ORIGIN_ICMP: u8 = 2;
+const ORIGIN_ICMP6: u8 = 3;
 const SOL_UDP: i32 = 17;
 const UDP_SEGMENT: i32 = 103;
 
@@ -188,14 +193,27 @@ pub(super) fn incoming(options: &IpOptions, datagram: &Datagram, wishes: Wishes)
     out
 }
 
-/// `struct sock_extended_err` of a port that is unreachable, and the address of who said so.
-pub(super) fn failure(v6: bool, failure: &Failure) -> Control {
-    let (origin, kind, code) = if failure.to.is_ipv4() { (2, 3, 3) } else { (3, 1, 4) };
+/// Hands an error over, with what it is about (`MSG_ERRQUEUE`).
+pub(super) fn receive_failure(v6: bool, failure: &Failure, sink: &mut dyn IoSink) -> Result<Received> {
+    let other = vec![self::failure(v6, failure)];
+    let bytes = sink.put_all(&failure.data)?;
+    let mut flags = MsgFlags::ERRQUEUE;
+    flags.set(MsgFlags::TRUNC, bytes < failure.data.len());
+    let ancillary = Ancillary { other, ..Ancillary::default() };
+    let from = Some(address::shown(v6, failure.to));
+    Ok(Received { bytes, full_len: failure.data.len(), ancillary, from, flags, end: false })
+}
+
+/// `struct sock_extended_err` of what was said about a packet, and the address of who said so.
+fn failure(v6: bool, failure: &Failure) -> Control {
+    let report = &failure.report;
+    let origin = if report.from.is_ipv4() { ORIGIN_ICMP } else { ORIGIN_ICMP6 };
     let mut data = u32::from(failure.errno.raw()).to_ne_bytes().to_vec();
-    data.extend_from_slice(&[origin, kind, code, 0]);
-    data.extend_from_slice(&[0; 8]);
-    let offender = SocketAddr::new(failure.to.ip(), 0);
-    data.extend_from_slice(&address::shown(v6 && failure.to.is_ipv6(), offender));
+    data.extend_from_slice(&[origin, report.kind, report.code, 0]);
+    data.extend_from_slice(&report.info.to_ne_bytes());
+    data.extend_from_slice(&[0; 4]);
+    let offender = SocketAddr::new(report.from, 0);
+    data.extend_from_slice(&address::shown(v6 && report.from.is_ipv6(), offender));
     let (level, kind) = if v6 { (SOL_IPV6, IPV6_RECVERR) } else { (SOL_IP, IP_RECVERR) };
     Control { level, kind, data }
 }

@@ -3,17 +3,19 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use abi::Errno;
+use cred::{CapSet, Credentials};
 use netstack::Counters;
 use sync::{Mutex, order};
 use vfs::Result;
 
 use super::outside::Outside;
 use super::ports::{Claim, Ports};
+use super::raw::Raws;
 use super::tcp::Core as TcpCore;
 use super::udp::Core as UdpCore;
 use crate::netlink::{Address, Link, Links, Near, Way};
@@ -106,6 +108,9 @@ pub struct Network {
     links: Mutex<order::Leaf, Vec<Link>>,
     streams: Mutex<order::Leaf, Streams>,
     datagrams: Mutex<order::Leaf, Ports<UdpCore>>,
+    raws: Mutex<order::Leaf, Raws>,
+    /// Those with `CAP_NET_RAW` may have raw and packet sockets.
+    raw: AtomicBool,
     next_id: AtomicU64,
     /// Ports that are given out on a listener shared by several, in turn.
     turn: AtomicU64,
@@ -123,6 +128,8 @@ impl Network {
             links: Mutex::new(links),
             streams: Mutex::new(streams),
             datagrams: Mutex::new(Ports::new(false)),
+            raws: Mutex::new(Raws::default()),
+            raw: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
             turn: AtomicU64::new(0),
             salt: RandomState::new(),
@@ -138,7 +145,32 @@ impl Network {
     /// Gives it a stack for its links to the outside, for good; its interfaces are to have the same addresses.
     /// `false` when it has some already.
     pub fn attach(&self, outside: Arc<Outside>) -> bool {
-        self.outside.set(outside).is_ok()
+        let first = self.outside.set(outside).is_ok();
+        self.hear_packets();
+        first
+    }
+
+    /// Those with `CAP_NET_RAW` may have raw and packet sockets from now on (`--net-raw`).
+    pub fn allow_raw(&self) {
+        self.raw.store(true, Ordering::Relaxed);
+    }
+
+    /// May somebody with `cred` have them?
+    pub fn may_be_raw(&self, cred: &Credentials) -> bool {
+        self.raw.load(Ordering::Relaxed) && cred.capable(CapSet::NET_RAW)
+    }
+
+    /// Raw and ping sockets. Theirs must not be dropped under the lock.
+    pub(super) fn raws<T>(&self, with: impl FnOnce(&mut Raws) -> T) -> T {
+        with(&mut self.raws.lock())
+    }
+
+    /// Has the stack tell of packets as long as somebody wants to hear of them.
+    pub(super) fn hear_packets(&self) {
+        if let Some(outside) = self.outside() {
+            // Looked at under the lock of the stack, so that the last change is the one that counts.
+            outside.with(|stack, _| stack.hear_packets(self.raws(|raws| raws.any())));
+        }
     }
 
     /// The links to the outside.

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use abi::Errno;
 use abi::poll::PollEvents;
-use netstack::{Config, Counters, Event, Frame, Stack, Unreachable};
+use netstack::{Config, Counters, Event, Frame, Packet, Stack};
 use sync::{Mutex, order};
 
 use super::Network;
 use super::address::is_link_local;
 use super::tcp::Core as TcpCore;
 use super::udp::{self, Datagram};
+use super::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, raw};
 
 #[cfg(test)]
 mod tests;
@@ -169,9 +170,21 @@ impl Outside {
             }
             Event::Established(..) | Event::Changed(_) | Event::Abandoned(_) => {}
             Event::Datagram(datagram) => self.deliver(network, &datagram),
-            Event::Lost { local, remote, why, data } => {
-                udp::lost(network, (local, remote), errno(why), &data.into());
+            Event::Packet(packet) => self.hear(network, &packet),
+            Event::Lost { protocol, local, remote, why, data } => {
+                if i32::from(protocol) == IPPROTO_UDP {
+                    udp::lost(network, (local, remote), &why, &data.clone().into());
+                }
+                raw::lost(network, protocol, (local, remote), (&why, &data));
             }
+        }
+    }
+
+    /// Has raw sockets hear a packet. One of a protocol that nobody speaks is refused.
+    fn hear(&self, network: &Network, packet: &Packet) {
+        let known = [IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMPV6];
+        if !raw::hear(network, packet) && !known.contains(&packet.protocol.into()) {
+            self.with(|stack, now| stack.reject_packet(packet, now));
         }
     }
 
@@ -200,16 +213,6 @@ impl Outside {
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(NEVER)
-}
-
-fn errno(why: Unreachable) -> Errno {
-    match why {
-        Unreachable::Port => Errno::ECONNREFUSED,
-        Unreachable::Protocol => Errno::ENOPROTOOPT,
-        Unreachable::Host => Errno::EHOSTUNREACH,
-        Unreachable::Network => Errno::ENETUNREACH,
-        Unreachable::Prohibited => Errno::EACCES,
-    }
 }
 
 /// What a waiter is woken for when a connection has changed.

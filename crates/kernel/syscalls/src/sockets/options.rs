@@ -1,6 +1,7 @@
 //! `getsockopt(2)`, `setsockopt(2)`.
 
 use abi::{Errno, SysResult};
+use bpf::{Insn, MAX_INSNS, PacketFilter};
 use guestmem::{MemExt, UserAddr, UserMem, UserPtr};
 use socket::options::SOL_SOCKET;
 
@@ -14,6 +15,8 @@ const SO_PEERCRED: i32 = 17;
 const SO_PEERNAME: i32 = 28;
 /// `SO_PEERGROUPS`: neither.
 const SO_PEERGROUPS: i32 = 59;
+/// `SO_ATTACH_FILTER`: names a program in the guest.
+const SO_ATTACH_FILTER: i32 = 26;
 /// Bytes of the longest option of `SOL_SOCKET` that can be set (`struct timeval`).
 const MAX_SOCKET_VALUE: usize = 16;
 /// Bytes of the longest option of another level.
@@ -67,9 +70,28 @@ pub(crate) fn setsockopt(
     if level == SOL_SOCKET && len < size_of::<i32>() {
         return Err(Errno::EINVAL.into());
     }
+    if level == SOL_SOCKET && name == SO_ATTACH_FILTER {
+        return Ok(handle.socket.attach_filter(packet_filter(cx, value, len)?)?);
+    }
     let mut bytes = vec![0; len.min(if level == SOL_SOCKET { MAX_SOCKET_VALUE } else { MAX_VALUE })];
     if !bytes.is_empty() {
         cx.mm().read(value, &mut bytes)?;
     }
     Ok(handle.file()?.set_option(&cx.task.cred(), level, name, &bytes)?)
+}
+
+/// Reads a `struct sock_fprog` and the instructions it names.
+fn packet_filter(cx: &Cx<'_>, from: UserAddr, len: usize) -> SysResult<PacketFilter> {
+    let mm = cx.mm();
+    if len != size_of::<[u64; 2]>() {
+        return Err(Errno::EINVAL.into());
+    }
+    let [head, list] = mm.load(UserPtr::<[u64; 2]>::new(from))?;
+    let count = usize::from(head as u16);
+    if count == 0 || count > MAX_INSNS || list == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let raw: Vec<[u8; Insn::SIZE]> = mm.load_array(UserPtr::new(UserAddr(list)), count)?;
+    let insns: Vec<Insn> = raw.into_iter().map(Insn::from_bytes).collect();
+    Ok(PacketFilter::new(insns).map_err(|_| Errno::EINVAL)?)
 }

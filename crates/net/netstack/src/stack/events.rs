@@ -1,6 +1,6 @@
 //! What a stack tells its owner.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use super::ConnId;
@@ -61,19 +61,70 @@ pub enum Failure {
     Unreachable,
 }
 
-/// What is known of a packet of ours that did not arrive.
+/// What a message of ICMP says of a packet of ours that did not arrive (RFC 792, RFC 4443).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unreachable {
-    /// Nobody has the port.
-    Port,
-    /// The protocol is not spoken there.
-    Protocol,
-    /// There is nobody there.
-    Host,
-    /// No way leads there.
-    Network,
-    /// It may not go there.
-    Prohibited,
+pub struct Report {
+    /// Who says so; ourselves, when it has not left.
+    pub from: IpAddr,
+    /// Type and code, of ICMP or ICMPv6 as `from` is.
+    pub kind: u8,
+    /// The code.
+    pub code: u8,
+    /// The MTU, or which byte is wrong.
+    pub info: u32,
+}
+
+impl Report {
+    /// Nobody has the port at `from`.
+    pub fn no_port(from: IpAddr) -> Self {
+        let (kind, code) = if from.is_ipv4() { (3, 3) } else { (1, 4) };
+        Self { from, kind, code, info: 0 }
+    }
+
+    /// Nobody answers there, as `from` finds.
+    pub(super) fn no_host(from: IpAddr) -> Self {
+        let (kind, code) = if from.is_ipv4() { (3, 1) } else { (1, 3) };
+        Self { from, kind, code, info: 0 }
+    }
+}
+
+/// A packet as it has come, for those who want it whole.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    /// Sender.
+    pub from: IpAddr,
+    /// Receiver.
+    pub to: IpAddr,
+    /// What it carries.
+    pub protocol: u8,
+    /// Hops it might still have taken.
+    pub hops: u8,
+    /// Traffic class.
+    pub class: u8,
+    /// The interface it came by.
+    pub nic: u32,
+    pub(super) bytes: Vec<u8>,
+    pub(super) head: usize,
+}
+
+impl Packet {
+    /// Reads one; `None` for what is none.
+    pub fn of(bytes: Vec<u8>, nic: u32) -> Option<Self> {
+        let view = crate::packet::view(&bytes)?;
+        let (from, to, hops, class) = (view.from, view.to, view.hops, view.class);
+        let (protocol, head) = (view.protocol.into(), view.whole.len() - view.payload.len());
+        Some(Self { from, to, protocol, hops, class, nic, bytes, head })
+    }
+
+    /// All of it.
+    pub fn whole(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What stands behind the heads of IP.
+    pub fn payload(&self) -> &[u8] {
+        self.bytes.get(self.head..).unwrap_or_default()
+    }
 }
 
 /// What has happened.
@@ -90,15 +141,20 @@ pub enum Event<H> {
     Changed(H),
     /// A datagram.
     Datagram(Datagram),
-    /// A datagram of ours did not arrive.
+    /// A packet for us, of any protocol, when [`Stack::hear_packets`](super::Stack::hear_packets) is on. One of a
+    /// protocol that nobody speaks is to be answered by [`Stack::reject_packet`](super::Stack::reject_packet).
+    Packet(Packet),
+    /// A packet of ours did not arrive. One of TCP is only told of when packets are heard.
     Lost {
-        /// From where it was sent.
+        /// Its protocol.
+        protocol: u8,
+        /// From where it was sent; of an echo, the port is its identifier.
         local: SocketAddr,
         /// To where.
         remote: SocketAddr,
         /// Why.
-        why: Unreachable,
-        /// What it said, as far as is known.
+        why: Report,
+        /// What it said behind the head of UDP, or of IP for any other, as far as is known.
         data: Vec<u8>,
     },
 }

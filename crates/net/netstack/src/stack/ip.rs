@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use smoltcp::wire::IpProtocol;
 
-use super::Stack;
+use super::icmp::Nobody;
+use super::{Event, Packet, Stack};
 use crate::neighbor::Mac;
 use crate::packet::{self, HEADROOM, Outgoing, Shape, View};
 
@@ -54,12 +55,16 @@ impl<H: Clone> Stack<H> {
         if let Some(port) = self.ports.get_mut(at) {
             port.neighbors.confirm(view.from, link.0, now);
         }
+        if self.hears && !view.from.is_unspecified() {
+            let nic = self.ports.get(at).map_or(0, |port| port.nic.index);
+            self.events.extend(Packet::of(view.whole.to_vec(), nic).map(Event::Packet));
+        }
         match view.protocol {
             IpProtocol::Tcp if self.config.is_own(view.to) => self.take_segment(at, &view, now),
             IpProtocol::Udp => self.take_datagram(at, &view, now),
             IpProtocol::Icmp | IpProtocol::Icmpv6 => self.take_icmp(&view, now),
-            _ if self.config.is_own(view.to) && !view.from.is_unspecified() => {
-                self.send_unreachable(view.whole, super::Unreachable::Protocol, now);
+            _ if self.config.is_own(view.to) && !view.from.is_unspecified() && !self.hears => {
+                self.send_unreachable(view.whole, Nobody::SpeaksProtocol, now);
                 Some(())
             }
             _ => Some(()),

@@ -164,7 +164,7 @@ impl<H: Clone> Stack<H> {
         let message = [&[kind, 0, 0, 0, flags, 0, 0, 0][..], &target.octets(), &[option, 1], &own];
         out.bytes.truncate(start);
         out.bytes.extend(message.into_iter().flatten());
-        super::udp::fill_icmp6(&mut out, from, to);
+        super::icmp::fill_icmp6(&mut out, from, to);
         self.send_frame(at, IPV6, mac, out);
     }
 

@@ -198,8 +198,8 @@ fn who_sends_to_a_closed_port_is_told() {
             for (side, event) in pair.step(now + Duration::from_secs(1)) {
                 match event {
                     Event::Datagram(datagram) => pair.sides[side].reject(&datagram, now),
-                    Event::Lost { local, remote, why, data } => {
-                        assert_eq!((local, remote, why), (from, to, super::Unreachable::Port));
+                    Event::Lost { local, remote, why, data, protocol: 17 } => {
+                        assert_eq!((local, remote, why), (from, to, super::Report::no_port(to.ip())));
                         assert!(data.starts_with(b"hello"));
                         told = true;
                     }

@@ -13,7 +13,7 @@ use netstack::{Frame, simulate};
 use sync::{Mutex, order};
 
 use super::{Link, Outside};
-use crate::inet::{Network, TcpSocket, UdpSocket};
+use crate::inet::{Network, RawSocket, TcpSocket, UdpSocket};
 use crate::netlink::{Address, Link as Interface, Links, Loopback};
 use crate::{Ancillary, Asker, NoPaths, Outgoing, Shutdown, Socket};
 
@@ -246,4 +246,90 @@ fn ways_and_neighbours_are_shown() {
     assert_eq!(sides[0].network.way_to(near).map(|(way, local)| (way.link, local)), Ok((2, false)));
     let own = simulate::address(0, false);
     assert_eq!(sides[0].network.way_to(own).map(|(way, local)| (way.link, local)), Ok((1, true)));
+}
+
+/// An echo, whose identifier and checksum the socket makes.
+fn echo(kind: u8, data: &[u8]) -> Vec<u8> {
+    [&[kind, 0, 0, 0, 0, 0, 0, 1], data].concat()
+}
+
+#[test]
+fn echoes_come_back() {
+    let sides = [side(0), side(1)];
+    let pings = [0, 1].map(|_| RawSocket::ping(false, &sides[0].network));
+    let to = address(simulate::address(1, false), 0);
+    for ping in &pings {
+        assert_eq!(send(ping.as_ref(), &echo(8, b"12"), Some(&to)), Ok(10));
+    }
+    carry(&sides);
+    for ping in &pings {
+        let name = ping.name();
+        let reply = receive(ping.as_ref(), 99).expect("a reply");
+        assert_eq!((&reply[..2], &reply[4..6], &reply[8..]), (&[0, 0][..], &name[2..4], &b"12"[..]));
+        assert_eq!(receive(ping.as_ref(), 99), Err(Errno::EAGAIN));
+    }
+    // What is sent to oneself comes back as well; and nothing but echoes is sent.
+    let own = address(simulate::address(0, false), 0);
+    assert_eq!(send(pings[0].as_ref(), &echo(8, b""), Some(&own)), Ok(8));
+    assert_eq!(receive(pings[0].as_ref(), 99).map(|reply| reply.len()), Ok(8));
+    assert_eq!(send(pings[0].as_ref(), &echo(0, b""), Some(&to)), Err(Errno::EINVAL));
+    assert_eq!(send(pings[0].as_ref(), &[8, 0], Some(&to)), Err(Errno::EINVAL));
+    assert_eq!(send(pings[0].as_ref(), &echo(8, b""), None), Err(Errno::EDESTADDRREQ));
+    let far = address(IpAddr::from([192, 0, 2, 1]), 0);
+    assert_eq!(send(pings[0].as_ref(), &echo(8, b""), Some(&far)), Err(Errno::ENETUNREACH));
+}
+
+#[test]
+fn raw_sockets_hear_a_protocol() {
+    let sides = [side(0), side(1)];
+    let to = address(simulate::address(1, false), 0);
+    let (ours, theirs) =
+        (RawSocket::raw(false, 200, &sides[0].network), RawSocket::raw(false, 200, &sides[1].network));
+    assert_eq!(send(ours.as_ref(), b"hello", Some(&to)), Ok(5));
+    carry(&sides);
+    let packet = receive(theirs.as_ref(), 99).expect("a packet");
+    assert_eq!((packet.len(), packet[9], &packet[20..]), (25, 200, &b"hello"[..]));
+    // With a head of one's own, in which zeroes are filled in.
+    ours.set_option(0, 3, &1i32.to_ne_bytes()).expect("IP_HDRINCL");
+    let mut whole = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 9, 200, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2];
+    whole.extend_from_slice(b"again");
+    assert_eq!(send(ours.as_ref(), &whole, Some(&to)), Ok(25));
+    carry(&sides);
+    let packet = receive(theirs.as_ref(), 99).expect("a packet");
+    assert_eq!((packet[8], &packet[12..16], &packet[20..]), (9, &[10, 0, 0, 1][..], &b"again"[..]));
+    assert_eq!(send(ours.as_ref(), &[0x4f; 20], Some(&to)), Err(Errno::EINVAL));
+    // Nobody speaks it any more: who has asked to hear of errors does.
+    drop(theirs);
+    ours.set_option(0, 3, &0i32.to_ne_bytes()).expect("IP_HDRINCL");
+    ours.set_option(0, 11, &1i32.to_ne_bytes()).expect("IP_RECVERR");
+    assert_eq!(send(ours.as_ref(), b"?", Some(&to)), Ok(1));
+    carry(&sides);
+    assert_eq!(receive(ours.as_ref(), 99), Err(Errno::ENOPROTOOPT));
+    let mut sink = VecSink::new(99);
+    let error = ours.receive(&mut sink, MsgFlags::ERRQUEUE).expect("an error");
+    assert_eq!((sink.bytes, &error.ancillary.other[0].data[4..8]), (b"?".to_vec(), &[2, 3, 2, 0][..]));
+}
+
+#[test]
+fn raw_sockets_choose_what_they_hear() {
+    let sides = [side(0), side(1)];
+    let raw = RawSocket::raw(false, 1, &sides[1].network);
+    let ping = RawSocket::ping(false, &sides[0].network);
+    let to = address(simulate::address(1, false), 0);
+    let ask = || {
+        assert_eq!(send(ping.as_ref(), &echo(8, b"data"), Some(&to)), Ok(12));
+        carry(&sides);
+        receive(raw.as_ref(), 99).map(|packet| packet.len())
+    };
+    assert_eq!(ask(), Ok(32));
+    raw.set_option(255, 1, &(1i32 << 8).to_ne_bytes()).expect("ICMP_FILTER");
+    assert_eq!(ask(), Err(Errno::EAGAIN));
+    raw.set_option(255, 1, &0i32.to_ne_bytes()).expect("ICMP_FILTER");
+    let take = |bytes| bpf::PacketFilter::new(vec![bpf::Insn::stmt(6, bytes)]).expect("a filter");
+    raw.attach_filter(take(24)).expect("raw");
+    assert_eq!(ask(), Ok(24));
+    raw.attach_filter(take(0)).expect("raw");
+    assert_eq!(ask(), Err(Errno::EAGAIN));
+    raw.set_option(1, 27, &[0; 4]).expect("SO_DETACH_FILTER");
+    assert_eq!(ask(), Ok(32));
 }

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use abi::Errno;
 use abi::poll::PollEvents;
+use netstack::Report;
 use sync::wait::WaitQueue;
 use sync::{Mutex, order};
 use vfs::Result;
@@ -15,6 +16,7 @@ use vfs::Result;
 use super::RECEIVE_BYTES;
 use crate::inet::Network;
 use crate::inet::address;
+use crate::inet::icmp::meaning;
 use crate::inet::options::{IpFlags, IpOptions};
 use crate::inet::ports::Claim;
 use crate::inet::show::Shown;
@@ -39,7 +41,7 @@ pub(in crate::inet) struct Datagram {
 
 impl Datagram {
     /// What it counts against a receive buffer, as on Linux: its head, and data in a power of two.
-    fn cost(&self) -> usize {
+    pub(in crate::inet) fn cost(&self) -> usize {
         256 + (self.data.len() + 348).next_power_of_two()
     }
 }
@@ -50,6 +52,8 @@ pub(in crate::inet) struct Failure {
     pub(in crate::inet) errno: Errno,
     pub(in crate::inet) data: Arc<[u8]>,
     pub(in crate::inet) to: SocketAddr,
+    /// What was said about it.
+    pub(in crate::inet) report: Report,
 }
 
 pub(super) struct State {
@@ -233,18 +237,19 @@ impl Core {
         self.wait.notify(PollEvents::READABLE);
     }
 
-    /// A datagram of this socket to `to` did not arrive, because of `errno`.
-    pub(super) fn refused(&self, data: &Arc<[u8]>, to: SocketAddr, errno: Errno) {
+    /// A datagram of this socket to `to` did not arrive. Errors that may pass are only for who has asked to hear all.
+    pub(super) fn refused(&self, data: &Arc<[u8]>, to: SocketAddr, report: &Report) {
+        let Some((errno, lasts)) = meaning(report) else { return };
         {
             let mut state = self.state.lock();
             let flag = if to.is_ipv4() { IpFlags::RECVERR } else { IpFlags::RECVERR6 };
             let wants = state.ip.flags.intersects(if self.v6 { flag | IpFlags::RECVERR6 } else { flag });
-            if !wants && state.remote.is_none() {
+            if !wants && (state.remote.is_none() || !lasts) {
                 return;
             }
             state.error = Some(errno);
             if wants && state.errors.len() < MAX_ERRORS {
-                state.errors.push_back(Failure { errno, data: Arc::clone(data), to });
+                state.errors.push_back(Failure { errno, data: Arc::clone(data), to, report: *report });
             }
         }
         self.wait.notify(PollEvents::READABLE | PollEvents::WRITABLE | PollEvents::ERR);
@@ -280,12 +285,12 @@ pub(in crate::inet) fn deliver(network: &Network, datagram: &Datagram) -> bool {
 pub(in crate::inet) fn lost(
     network: &Network,
     (local, remote): (SocketAddr, SocketAddr),
-    errno: Errno,
+    report: &Report,
     data: &Arc<[u8]>,
 ) {
     let found = network.datagrams(|ports| ports.all(local));
     if let Some(socket) = choose(network, found, remote, local) {
-        socket.refused(data, remote, errno);
+        socket.refused(data, remote, report);
     }
 }
 

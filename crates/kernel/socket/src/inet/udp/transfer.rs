@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use abi::Errno;
 use abi::socket::MsgFlags;
 use guestmem::{IoSink, IoSource};
-use netstack::SendError;
+use netstack::{Report, SendError};
 use vfs::Result;
 
 use super::UdpSocket;
@@ -120,7 +120,8 @@ impl UdpSocket {
             let sent = outside.with(|stack, now| stack.send_datagram((from, to), &data, shape, now));
             sent.map_err(|error| match error {
                 SendError::Denied => outside.denied("datagram", to),
-                SendError::NoRoute => Errno::ENETUNREACH,
+                SendError::NoRoute | SendError::Malformed => Errno::ENETUNREACH,
+                SendError::TooLong => Errno::EMSGSIZE,
             })?;
             if !several {
                 return Ok(());
@@ -133,7 +134,7 @@ impl UdpSocket {
         let datagram =
             Datagram { data, from, to, ttl: sending.ttl, tos: sending.tos, interface, at: SystemTime::now() };
         if !deliver(network, &datagram) {
-            self.core.refused(&datagram.data, to, Errno::ECONNREFUSED);
+            self.core.refused(&datagram.data, to, &Report::no_port(to.ip()));
         }
         Ok(())
     }
@@ -179,12 +180,6 @@ impl UdpSocket {
             state.error = state.errors.front().map(|next| next.errno);
             failure
         };
-        let other = vec![control::failure(self.core.v6, &failure)];
-        let bytes = sink.put_all(&failure.data)?;
-        let mut flags = MsgFlags::ERRQUEUE;
-        flags.set(MsgFlags::TRUNC, bytes < failure.data.len());
-        let ancillary = Ancillary { other, ..Ancillary::default() };
-        let from = Some(address::shown(self.core.v6, failure.to));
-        Ok(Received { bytes, full_len: failure.data.len(), ancillary, from, flags, end: false })
+        control::receive_failure(self.core.v6, &failure, sink)
     }
 }
