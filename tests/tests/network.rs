@@ -131,7 +131,7 @@ fn programs(name: &str, sandboxed: Sandboxed, more: &[&str]) {
 
 #[test]
 fn real_programs_use_what_is_outside() {
-    programs("clients", Sandboxed::Clients, &["ping", "traceroute", "raw_traceroute", "look"]);
+    programs("clients", Sandboxed::Clients, &["ping", "traceroute", "raw_traceroute", "tcpdump", "look"]);
 }
 
 #[test]

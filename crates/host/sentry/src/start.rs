@@ -19,6 +19,7 @@ use syscalls::services::Machine;
 use crate::boot::{BootConfig, ExitStatus};
 use crate::guest::{self, Processes};
 use crate::jobs::Jobs;
+use crate::memory::HostMemory;
 use crate::net::Connector;
 use crate::platforms::{self, Chosen, Means, Paths};
 use crate::process::{self, Standard, Starter};
@@ -92,7 +93,7 @@ pub fn run(
     let standard = Standard::new(&config.process, inherited.stdio, &devpts)?;
     let network = Network::loopback();
     if config.net_raw {
-        network.allow_raw();
+        network.allow_raw(Arc::new(HostMemory));
     }
     let materials = Arc::new(Materials {
         network: Arc::clone(&network),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use abi::poll::PollEvents;
 use abi::socket::MsgFlags;
 use guestmem::{IoSink, IoSource};
+use memmap::Mappable;
 use sync::wait::WaitQueue;
 use vfs::{File, FileContext, IoctlRequest, OpenFile, Result};
 
@@ -63,6 +64,10 @@ impl File for SocketFile {
 
     fn ioctl(&self, _cx: &FileContext<'_>, request: &IoctlRequest<'_>) -> Result<u64> {
         self.socket.ioctl(request)
+    }
+
+    fn mappable(&self) -> Option<Arc<dyn Mappable>> {
+        self.socket.mappable()
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use abi::Errno;
 use abi::socket::SocketKind;
 use cred::{CapSet, Credentials};
-use vfs::Result;
+use vfs::{IoctlRequest, Result};
 
 mod address;
 mod control;
@@ -47,6 +47,14 @@ const IPPROTO_UDP: i32 = 17;
 const IPPROTO_ICMPV6: i32 = 58;
 /// Protocols there are numbers for (`IPPROTO_MAX`).
 const MAX_PROTOCOL: i32 = 263;
+
+/// Answers an `ioctl(2)` about interfaces; `ENOTTY` for any other.
+///
+/// # Errors
+/// Those of `netdevice(7)`.
+pub fn interface_ioctl(network: &Network, request: &IoctlRequest<'_>) -> Result<u64> {
+    ioctl::answer(network, request)
+}
 
 /// A fresh socket of `AF_INET6` (`v6`) or `AF_INET` (`socket(2)`).
 ///

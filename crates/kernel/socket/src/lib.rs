@@ -5,6 +5,7 @@
 //! - [`file`]: [`SocketFile`], a socket as the file behind a descriptor.
 //! - [`options`]: the options of level `SOL_SOCKET`.
 //! - [`inet`]: `AF_INET` and `AF_INET6`: TCP and UDP.
+//! - [`packet`]: `AF_PACKET`: the frames of links.
 //! - [`netlink`]: `AF_NETLINK` sockets that ask for interfaces and addresses.
 //! - [`unix`]: `AF_UNIX` stream, datagram and sequenced-packet sockets.
 //!
@@ -21,6 +22,7 @@ use abi::socket::{MsgFlags, SocketKind, Ucred};
 use bpf::PacketFilter;
 use cred::Credentials;
 use guestmem::{IoSink, IoSource};
+use memmap::Mappable;
 use sync::wait::WaitQueue;
 use vfs::{FileContext, IoctlRequest, Result};
 
@@ -28,6 +30,7 @@ pub mod file;
 pub mod inet;
 pub mod netlink;
 pub mod options;
+pub mod packet;
 pub mod unix;
 
 pub use file::SocketFile;
@@ -305,6 +308,14 @@ pub trait Socket: Send + Sync + Any {
     /// What `SO_SNDBUF` and `SO_RCVBUF` show before anybody has set them; `None`: the usual size.
     fn usual_buffers(&self) -> Option<(i32, i32)> {
         None
+    }
+    /// How it is mapped, when it can be.
+    fn mappable(&self) -> Option<Arc<dyn Mappable>> {
+        None
+    }
+    /// An option whose value depends on what stands where it is to be put.
+    fn option_for(&self, level: i32, name: i32, _asked: &[u8]) -> Result<Vec<u8>> {
+        self.option(level, name)
     }
     /// `SO_ATTACH_FILTER`: packets that it does not take are not received.
     fn attach_filter(&self, _filter: PacketFilter) -> Result<()> {

@@ -99,11 +99,11 @@ impl SocketFile {
         }
     }
 
-    /// `getsockopt(2)`: the whole value, which the caller cuts. `ENOPROTOOPT`.
-    pub fn option(&self, level: i32, name: i32) -> Result<Vec<u8>> {
+    /// `getsockopt(2)`: the whole value, which the caller cuts; `asked` is what stands in its place. `ENOPROTOOPT`.
+    pub fn option(&self, level: i32, name: i32, asked: &[u8]) -> Result<Vec<u8>> {
         let socket = self.socket();
         if level != SOL_SOCKET {
-            return socket.option(level, name);
+            return socket.option_for(level, name, asked);
         }
         let number = match name {
             SO_TYPE => socket.kind().raw() as i32,
@@ -268,7 +268,7 @@ mod tests {
     }
 
     fn number(file: &SocketFile, name: i32) -> i32 {
-        let value = file.option(SOL_SOCKET, name).expect("an option");
+        let value = file.option(SOL_SOCKET, name, &[]).expect("an option");
         i32::from_ne_bytes(value.try_into().expect("four bytes"))
     }
 
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(set(32, &one), Err(Errno::EPERM));
         assert_eq!(set(SO_RCVTIMEO, &one), Err(Errno::EINVAL));
         assert_eq!(file.set_option(&user, 6, 1, &one), Err(Errno::EOPNOTSUPP));
-        assert_eq!(file.option(SOL_SOCKET, 999), Err(Errno::ENOPROTOOPT));
+        assert_eq!(file.option(SOL_SOCKET, 999, &[]), Err(Errno::ENOPROTOOPT));
     }
 
     #[test]
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(file.set_option(&user, SOL_SOCKET, SO_RCVTIMEO, &time(0, 1_000_000)), Err(Errno::EDOM));
         file.set_option(&user, SOL_SOCKET, SO_RCVTIMEO, &time(1, 5)).expect("valid");
         assert_eq!(file.receive_timeout(), Some(Duration::from_micros(1_000_005)));
-        assert_eq!(file.option(SOL_SOCKET, SO_RCVTIMEO), Ok(time(1, 5)));
+        assert_eq!(file.option(SOL_SOCKET, SO_RCVTIMEO, &[]), Ok(time(1, 5)));
         file.set_option(&user, SOL_SOCKET, SO_RCVTIMEO, &time(0, 0)).expect("valid");
         assert_eq!((file.receive_timeout(), file.send_timeout()), (None, None));
     }

@@ -4,6 +4,7 @@ use abi::fs::{FileType, OpenFlags};
 use abi::ioctl::{FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIONREAD, FIOQSIZE};
 use abi::{Errno, SysResult};
 use guestmem::{MemExt, UserAddr, UserPtr};
+use socket::SocketFile;
 use vfs::{IoctlRequest, OpenFile, SeekFrom};
 
 use crate::args::Fd;
@@ -42,7 +43,13 @@ pub(crate) fn ioctl(cx: &mut Cx<'_>, fd: Fd, cmd: u32, arg: u64) -> SysResult<u6
         }
         _ => {
             let request = IoctlRequest { cmd, arg, mem: mm.as_ref() };
-            return Ok(file.file().ioctl(&cx.who().cx(), &request)?);
+            return Ok(match file.file().ioctl(&cx.who().cx(), &request) {
+                // Every socket answers for interfaces, of whatever family.
+                Err(Errno::ENOTTY) if SocketFile::of(&file).is_some() => {
+                    socket::inet::interface_ioctl(&cx.services.network, &request)?
+                }
+                outcome => outcome?,
+            });
         }
     }
     Ok(0)

@@ -4,8 +4,7 @@
 //! - `control`: control data of messages. - `message`: the send and receive calls.
 //! - `options`: `getsockopt(2)`, `setsockopt(2)`.
 //!
-//! Families there are: `AF_UNIX`, `AF_INET`, `AF_INET6`, `AF_NETLINK`. `AF_PACKET` is `EPERM`, as without
-//! `CAP_NET_RAW`; every other is `EAFNOSUPPORT`.
+//! Families there are: `AF_UNIX`, `AF_INET`, `AF_INET6`, `AF_NETLINK` and `AF_PACKET`; every other is `EAFNOSUPPORT`.
 
 mod address;
 mod control;
@@ -144,8 +143,7 @@ fn check_new(family: i32, kind: u32) -> SysResult<(u16, Option<SocketKind>, u32)
     }
     let family = family as u16;
     match family {
-        AF_UNIX | AF_INET | AF_INET6 | AF_NETLINK => {}
-        AF_PACKET => return Err(Errno::EPERM.into()),
+        AF_UNIX | AF_INET | AF_INET6 | AF_NETLINK | AF_PACKET => {}
         _ => return Err(Errno::EAFNOSUPPORT.into()),
     }
     Ok((family, SocketKind::from_raw(kind & TYPE_MASK), flags))
@@ -171,6 +169,7 @@ pub(crate) fn socket(cx: &mut Cx<'_>, family: i32, kind: u32, protocol: i32) -> 
         AF_INET | AF_INET6 => {
             socket::inet::socket(family == AF_INET6, kind, protocol, network, &cx.task.cred())?
         }
+        AF_PACKET => socket::packet::socket(kind, protocol, network, &cx.task.cred())?,
         _ => UnixSocket::new(check_unix(kind, protocol)?, &cx.services.unix),
     };
     let file = describe(cx, socket, flags);

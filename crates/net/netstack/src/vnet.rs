@@ -51,6 +51,11 @@ impl VnetHeader {
         self.flags & (NEEDS_CHECKSUM | DATA_VALID) != 0
     }
 
+    /// Is its checksum yet to be made?
+    pub fn is_unfinished(self) -> bool {
+        self.flags & NEEDS_CHECKSUM != 0
+    }
+
     /// The checksum of what starts at byte `start` of the frame is to be put `offset` bytes behind that.
     pub(crate) fn checksum(start: u16, offset: u16) -> Self {
         Self { flags: NEEDS_CHECKSUM, start, offset, ..Self::default() }

@@ -3,13 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use abi::Errno;
 use cred::{CapSet, Credentials};
-use netstack::Counters;
+use netstack::{Counters, SendError};
 use sync::{Mutex, order};
 use vfs::Result;
 
@@ -19,6 +19,7 @@ use super::raw::Raws;
 use super::tcp::Core as TcpCore;
 use super::udp::Core as UdpCore;
 use crate::netlink::{Address, Link, Links, Near, Way};
+use crate::packet::{Memory, Taps};
 
 /// How long a connection is remembered after its end (`TCP_TIMEWAIT_LEN`).
 const TIME_WAIT: Duration = Duration::from_secs(60);
@@ -109,8 +110,10 @@ pub struct Network {
     streams: Mutex<order::Leaf, Streams>,
     datagrams: Mutex<order::Leaf, Ports<UdpCore>>,
     raws: Mutex<order::Leaf, Raws>,
-    /// Those with `CAP_NET_RAW` may have raw and packet sockets.
-    raw: AtomicBool,
+    /// Packet sockets.
+    taps: Arc<Taps>,
+    /// Where packet sockets keep rings, once those with `CAP_NET_RAW` may have raw and packet sockets.
+    raw: OnceLock<Memory>,
     next_id: AtomicU64,
     /// Ports that are given out on a listener shared by several, in turn.
     turn: AtomicU64,
@@ -129,7 +132,8 @@ impl Network {
             streams: Mutex::new(streams),
             datagrams: Mutex::new(Ports::new(false)),
             raws: Mutex::new(Raws::default()),
-            raw: AtomicBool::new(false),
+            taps: Arc::default(),
+            raw: OnceLock::new(),
             next_id: AtomicU64::new(1),
             turn: AtomicU64::new(0),
             salt: RandomState::new(),
@@ -145,19 +149,43 @@ impl Network {
     /// Gives it a stack for its links to the outside, for good; its interfaces are to have the same addresses.
     /// `false` when it has some already.
     pub fn attach(&self, outside: Arc<Outside>) -> bool {
+        outside.tap(&self.taps);
         let first = self.outside.set(outside).is_ok();
         self.hear_packets();
         first
     }
 
-    /// Those with `CAP_NET_RAW` may have raw and packet sockets from now on (`--net-raw`).
-    pub fn allow_raw(&self) {
-        self.raw.store(true, Ordering::Relaxed);
+    /// Those with `CAP_NET_RAW` may have raw and packet sockets from now on (`--net-raw`), whose rings are in `memory`.
+    pub fn allow_raw(&self, memory: Memory) {
+        // Whose memory it is makes no difference.
+        let _ = self.raw.set(memory);
+    }
+
+    /// Where packet sockets keep rings.
+    pub(crate) fn memory(&self) -> Option<&Memory> {
+        self.raw.get()
+    }
+
+    /// Packet sockets.
+    pub(crate) fn taps(&self) -> &Arc<Taps> {
+        &self.taps
+    }
+
+    /// Sends a frame out of interface `index`.
+    pub(crate) fn send_frame(&self, index: u32, frame: &[u8]) -> Result<()> {
+        let outside = self.outside().ok_or(Errno::EOPNOTSUPP)?;
+        outside.with(|stack, _| stack.send_frame_as_is(index, frame)).map_err(|error| match error {
+            SendError::Denied => Errno::EPERM,
+            // The loopback, over which there are no frames.
+            SendError::NoRoute => Errno::EOPNOTSUPP,
+            SendError::TooLong => Errno::EMSGSIZE,
+            SendError::Malformed => Errno::EINVAL,
+        })
     }
 
     /// May somebody with `cred` have them?
     pub fn may_be_raw(&self, cred: &Credentials) -> bool {
-        self.raw.load(Ordering::Relaxed) && cred.capable(CapSet::NET_RAW)
+        self.raw.get().is_some() && cred.capable(CapSet::NET_RAW)
     }
 
     /// Raw and ping sockets. Theirs must not be dropped under the lock.
@@ -197,7 +225,7 @@ impl Network {
     }
 
     /// A number for a socket; later ones are larger.
-    pub(super) fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 

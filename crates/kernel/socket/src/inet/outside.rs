@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use abi::Errno;
@@ -19,6 +19,8 @@ use super::address::is_link_local;
 use super::tcp::Core as TcpCore;
 use super::udp::{self, Datagram};
 use super::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, raw};
+
+use crate::packet::{Direction, Taps};
 
 #[cfg(test)]
 mod tests;
@@ -50,6 +52,8 @@ pub(super) enum Owner {
 pub struct Outside {
     stack: Mutex<order::Network, Stack<Owner>>,
     link: Arc<dyn Link>,
+    /// Packet sockets, which hear of every frame.
+    taps: OnceLock<Arc<Taps>>,
     /// Held while frames go to the link.
     sending: Mutex<order::Leaf, ()>,
     start: Instant,
@@ -63,10 +67,23 @@ impl Outside {
         Arc::new(Self {
             stack: Mutex::new(Stack::new(config, Duration::ZERO)),
             link,
+            taps: OnceLock::new(),
             sending: Mutex::new(()),
             start: Instant::now(),
             armed: AtomicU64::new(NEVER),
         })
+    }
+
+    /// These hear of every frame.
+    pub(super) fn tap(&self, taps: &Arc<Taps>) {
+        // There is one network only whose sockets could.
+        let _ = self.taps.set(Arc::clone(taps));
+    }
+
+    fn tapped(&self, nic: u32, frame: &[u8], direction: Direction) {
+        if let Some(taps) = self.taps.get() {
+            taps.hear(nic, frame, direction);
+        }
     }
 
     /// Looks at the stack.
@@ -87,9 +104,11 @@ impl Outside {
         }
         let frames: Vec<Frame> = std::iter::from_fn(|| stack.next_frame()).collect();
         if !frames.is_empty() {
-            let _sending = self.sending.lock();
+            let sending = self.sending.lock();
             drop(stack);
             frames.iter().for_each(|frame| self.link.send(frame));
+            drop(sending);
+            frames.iter().for_each(|frame| self.tapped(frame.nic, &frame.bytes, Direction::Out));
         } else {
             drop(stack);
         }
@@ -106,11 +125,13 @@ impl Outside {
         network: &Arc<Network>,
         frames: impl IntoIterator<Item = (u32, &'a [u8])>,
     ) -> Option<Duration> {
+        let frames: Vec<_> = frames.into_iter().collect();
+        frames.iter().for_each(|(nic, frame)| self.tapped(*nic, frame, Direction::In));
         // Awake: nobody need wake us for what is due.
         let before = self.armed.swap(0, Ordering::Relaxed);
         let mut events = self.with(|stack, now| {
-            for (nic, frame) in frames {
-                stack.receive(nic, frame, now);
+            for (nic, frame) in &frames {
+                stack.receive(*nic, frame, now);
             }
             stack.poll(now);
             stack.events()

@@ -15,6 +15,8 @@ const SO_PEERCRED: i32 = 17;
 const SO_PEERNAME: i32 = 28;
 /// `SO_PEERGROUPS`: neither.
 const SO_PEERGROUPS: i32 = 59;
+/// Level of packet sockets, one of whose options looks at what stands where its value is to be put.
+const SOL_PACKET: i32 = 263;
 /// `SO_ATTACH_FILTER`: names a program in the guest.
 const SO_ATTACH_FILTER: i32 = 26;
 /// Bytes of the longest option of `SOL_SOCKET` that can be set (`struct timeval`).
@@ -35,7 +37,14 @@ pub(crate) fn getsockopt(
     let mm = cx.mm();
     let asked = mm.load(len)?;
     let room = usize::try_from(asked).map_err(|_| Errno::EINVAL)?;
-    let mut found = handle.file()?.option(level, name)?;
+    let mut standing = [0; 4];
+    let standing = if level == SOL_PACKET && room >= standing.len() {
+        mm.read(value, &mut standing)?;
+        &standing[..]
+    } else {
+        &[]
+    };
+    let mut found = handle.file()?.option(level, name, standing)?;
     if level == SOL_SOCKET
         && name == SO_PEERCRED
         && let Some(pid) = found.first_chunk_mut::<4>()
