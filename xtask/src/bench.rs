@@ -1,9 +1,11 @@
-//! `cargo xtask bench`: one guest micro-benchmark, natively and in sandboxes, in one run.
+//! `cargo xtask bench`: one guest micro-benchmark and loads of real programs, natively and in sandboxes, in one run.
 //!
 //! The contestants take turns, so that a machine that drifts drifts for all of them; what is quoted is
 //! the median over the turns and its ratio to native. Whole commands (`runsc do true`) are timed from
-//! outside in the same turns; what needs a pair is in `paired`. Output: a Markdown table on stdout, and JSON in `target/bench/`.
+//! outside in the same turns; what needs a pair is in `paired`, real programs are
+//! in `apps`. Output: a Markdown table on stdout, and JSON in `target/bench/`.
 
+mod apps;
 mod paired;
 
 use std::collections::BTreeMap;
@@ -17,20 +19,22 @@ use serde::Serialize;
 use crate::report::note;
 
 /// What the command line asks for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     turns: usize,
     quick: bool,
     /// Other runtimes with a `do` command to measure beside ours.
     peers: Vec<PathBuf>,
-    /// Operations; empty for all.
+    /// Platforms of ours; empty for all that have a column.
+    platforms: Vec<String>,
+    /// Operations and loads; empty for all.
     only: Vec<String>,
 }
 
 impl Options {
-    /// From the words behind `bench`: `[--turns N] [--quick] [--peer PATH]... [OPERATION...]`.
+    /// From the words behind `bench`: `[--turns N] [--quick] [--peer PATH]... [--platform NAME]... [NAME...]`.
     pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> anyhow::Result<Self> {
-        let mut options = Self { turns: 5, quick: false, peers: Vec::new(), only: Vec::new() };
+        let mut options = Self { turns: 5, ..Self::default() };
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--turns" => {
@@ -40,6 +44,7 @@ impl Options {
                 }
                 "--quick" => options.quick = true,
                 "--peer" => options.peers.push(words.next().context("--peer takes a path")?.into()),
+                "--platform" => options.platforms.push(words.next().context("--platform takes a name")?),
                 flag if flag.starts_with('-') => bail!("unknown flag {flag:?}"),
                 _ => options.only.push(word),
             }
@@ -101,33 +106,38 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<bool> {
     let micro = build_guest(root, &folder, "micro")?;
     let notify = build_guest(root, &folder, "notify")?;
     let contestants = contestants(root, options)?;
+    let loads = if options.quick { Vec::new() } else { apps::loads(root, &options.only)? };
+    let is_load = |name: &String| loads.iter().any(|load| load.name == *name);
+    let has_operations = options.only.is_empty() || !options.only.iter().all(is_load);
     let mut samples = Samples::new();
     let mut order = Vec::new();
+    let mut keep = |operation: String, index: usize, nanos: f64| {
+        if !order.contains(&operation) {
+            order.push(operation.clone());
+        }
+        samples.entry((operation, index)).or_default().push(nanos);
+    };
     for turn in 1..=options.turns {
         for (index, contestant) in contestants.iter().enumerate() {
             note(&format!("turn {turn} of {}: {}", options.turns, contestant.name));
-            for (operation, nanos) in measure(contestant, &micro, options)? {
-                if !order.contains(&operation) {
-                    order.push(operation.clone());
-                }
-                samples.entry((operation, index)).or_default().push(nanos);
+            if has_operations {
+                let figures = measure(contestant, &micro, options)?;
+                figures.into_iter().for_each(|(operation, nanos)| keep(operation, index, nanos));
             }
             if options.only.is_empty() {
-                let mut pairs: Vec<_> = paired::cold_call(contestant, (&micro, &notify))?
-                    .into_iter()
-                    .map(|(operation, nanos)| (operation, index, nanos))
-                    .collect();
+                let cold = paired::cold_call(contestant, (&micro, &notify))?;
+                cold.into_iter().for_each(|(operation, nanos)| keep(operation, index, nanos));
                 if index > 0 && !options.quick {
                     let [native, ours] = paired::shared(contestant, &micro)?;
-                    pairs
-                        .extend([(0, native), (index, ours)].map(|(i, n)| (paired::SHARED.to_owned(), i, n)));
+                    keep(paired::SHARED.to_owned(), 0, native);
+                    keep(paired::SHARED.to_owned(), index, ours);
                 }
-                for (operation, index, nanos) in pairs {
-                    if !order.contains(&operation) {
-                        order.push(operation.clone());
-                    }
-                    samples.entry((operation, index)).or_default().push(nanos);
-                }
+            }
+        }
+        // All contestants of a load in a row: it takes seconds.
+        for load in &loads {
+            for (index, contestant) in contestants.iter().enumerate() {
+                keep(load.name.clone(), index, apps::measure(root, contestant, load)?);
             }
         }
     }
@@ -166,9 +176,11 @@ pub(crate) fn build_runsc(root: &Path) -> anyhow::Result<PathBuf> {
 fn contestants(root: &Path, options: &Options) -> anyhow::Result<Vec<Contestant>> {
     let ours = build_runsc(root)?;
     let mut all = vec![Contestant { name: "native".to_owned(), prefix: Vec::new() }];
-    for platform in PLATFORMS {
+    let chosen = PLATFORMS.iter().map(|name| (*name).to_owned());
+    let chosen = if options.platforms.is_empty() { chosen.collect() } else { options.platforms.clone() };
+    for platform in &chosen {
         let prefix = [&ours.display().to_string(), "--platform", platform, "do"].map(str::to_owned).to_vec();
-        all.push(Contestant { name: (*platform).to_owned(), prefix });
+        all.push(Contestant { name: platform.clone(), prefix });
     }
     for path in &options.peers {
         let path = path.display().to_string();

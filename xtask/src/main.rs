@@ -22,8 +22,8 @@ usage: cargo xtask <chore>
 
 chores:
   tidy   check the rules of the tree that no compiler checks
-  bench  [--turns N] [--quick] [--peer RUNSC]... [OPERATION...]: the guest micro-benchmark, natively
-         and in sandboxes, in one run
+  bench  [--turns N] [--quick] [--peer RUNSC]... [--platform NAME]... [NAME...]: the guest micro-benchmark and
+         loads of real programs, natively and in sandboxes, in one run
   fuzz   SECONDS: feed each fuzz target that long, from a new seed
   soak   MINUTES: a guest that makes and removes all kinds of things that long; the Sentry must stay flat
   engines   compare uses of docker with runc, kill processes of containers at random, start pods; for root, with

@@ -268,7 +268,8 @@ fn install_tools() {
     }
 }
 
-fn on_path(program: &str) -> bool {
+/// Whether the shell would find `program`.
+pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }

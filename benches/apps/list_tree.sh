@@ -1,0 +1,2 @@
+# needs: ls
+work() { ls -lR /usr/share >/dev/null; }
