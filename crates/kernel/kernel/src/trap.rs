@@ -72,8 +72,8 @@ impl Task {
         if self.must_exit() {
             return None;
         }
-        let table = Arc::clone(self.kernel().syscalls());
-        let result = self.judge(&call).unwrap_or_else(|| table.dispatch(self, thread, call));
+        let result =
+            self.judge(&call).unwrap_or_else(|| self.kernel().syscalls().dispatch(self, thread, call));
         // Such a call has no result of its own any more.
         if self.registers_set.swap(false, Ordering::SeqCst) {
             return None;

@@ -55,6 +55,7 @@ pub static HOST_CALLS: &[Rule] = hostsys::seccomp_rules! {
     SYS_exit => "end of a thread";
     SYS_futex => "locks, and the start of a process";
     SYS_sched_yield => "locks";
+    SYS_getrusage => "whether another wanted the spinner's processor", &[&[equals(0, libc::RUSAGE_THREAD as u32)]];
     SYS_clock_nanosleep => "the watch's ticks";
     SYS_exit_group => "the end";
 };

@@ -124,7 +124,7 @@ impl Space {
             if let Some(object) = ops::object(op) {
                 let raw =
                     copy.as_ref().map_or_else(|| object.as_fd().as_raw_fd(), |copy| copy.object.as_raw_fd());
-                fd = Some(actor.give_fd(raw).map_err(|error| failed(error.into()))? as u64);
+                fd = Some(actor.give_fd(self, raw).map_err(|error| failed(error.into()))? as u64);
             }
             let mut call = ops::call(op, fd.unwrap_or(u64::MAX));
             if let (Some(_), [.., offset]) = (&copy, &mut call) {
@@ -186,7 +186,8 @@ impl Space {
                     moved.cloned().collect()
                 };
                 for patched in moved {
-                    let fd = actor.give_fd(patched.object.as_fd().as_raw_fd()).map_err(Errno::from)? as u64;
+                    let fd =
+                        actor.give_fd(self, patched.object.as_fd().as_raw_fd()).map_err(Errno::from)? as u64;
                     let flags = (libc::MAP_FIXED | libc::MAP_PRIVATE) as u64;
                     let prot = u64::from(patched.prot.bits());
                     let (base, len) = (patched.base, patched.len);

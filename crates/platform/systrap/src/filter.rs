@@ -79,7 +79,7 @@ const TRAPPED: &[i64] = &[
 const APP_FUTEX: &[u32] = &[0, 1, 3, 4, 5, 9, 10];
 
 /// Calls of [`TRAPPED`] that may be posted all the same: they need no registers, only somebody to act.
-const ACTING: &[i64] = &[
+pub(crate) const ACTING: &[i64] = &[
     libc::SYS_mmap,
     libc::SYS_mprotect,
     libc::SYS_munmap,

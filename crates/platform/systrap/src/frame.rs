@@ -3,8 +3,8 @@
 use platform::Registers;
 
 use crate::layout::{
-    ACTION, IDLE, MAILBOX, MAILBOX_LEN, OFF_FS, OFF_GS, OFF_NEW_FP, OFF_NEW_UC, OFF_SPIN, OFF_STACK,
-    OFF_STATE, OFF_UC, SLOT,
+    ACTION, IDLE, MAILBOX, MAILBOX_LEN, OFF_FS, OFF_GIVE, OFF_GS, OFF_NEW_FP, OFF_NEW_UC, OFF_SPIN,
+    OFF_STACK, OFF_STATE, OFF_UC, SLOT,
 };
 use crate::raw::mailbox::Mailbox;
 
@@ -51,6 +51,8 @@ impl<'a> Frame<'a> {
         mailbox.write(slot, OFF_NEW_UC, &[0; UC_LEN]);
         mailbox.store(slot, OFF_STATE, IDLE);
         mailbox.store(slot, OFF_SPIN, 0);
+        // Of a thread that ended before it took it.
+        mailbox.set(slot, OFF_GIVE + 8, 0);
         frame.set_bases(0, 0);
         mailbox.set(slot, OFF_NEW_UC, 6); // UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
         frame

@@ -1,10 +1,9 @@
 //! Host threads and processes, and what a held thread can be told to do.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use abi::Errno;
 use hostproc::{HostView, Vdso};
@@ -16,18 +15,22 @@ use crate::crew::Crew;
 use crate::filter::is_postable;
 use crate::frame::{Frame, MINUS_ENOSYS, encode};
 use crate::layout::{
-    ACT, ACTION, ACTIONS, DONE, IDLE, INTERRUPT, MAILBOX, OFF_ACTIONS, OFF_CALL, OFF_CELL, OFF_COUNT,
-    OFF_NEW_UC, OFF_RESULT, OFF_STATE, POSTED, SLOT, SLOW, STUB, TAKEN,
+    ACTION, DONE, IDLE, INTERRUPT, MAILBOX, OFF_ACTIONS, OFF_CALL, OFF_CELL, OFF_NEW_UC, OFF_RESULT,
+    OFF_STATE, POSTED, SLOT, SLOW, STUB, TAKEN,
 };
 use crate::patch::{Patches, Site};
 use crate::raw::stub::{self, Posting};
 use crate::raw::sys::{self, Notif};
-use crate::serve::Listener;
+use crate::serve::{Listener, is_wait};
 use crate::space::Space;
 use crate::spare::Spare;
 use crate::spin::{Spinner, Streak};
 use crate::task::Task;
 use crate::window::{self, Windows};
+
+mod hand;
+
+pub(crate) use hand::Hand;
 
 /// After what time of waiting for a thread to look whether it lives.
 const LOOK_AFTER: Duration = Duration::from_millis(200);
@@ -167,6 +170,16 @@ enum Posted {
     Done(u64),
 }
 
+/// What it means that a thread waits.
+pub(crate) enum Waits {
+    /// It has nothing to wait for.
+    Refused,
+    /// The result is on its way, or it has it.
+    Known,
+    /// Nobody has looked at the call yet: it is to be served.
+    Posted((SyscallTrap, Windows)),
+}
+
 #[derive(Default)]
 struct Held {
     notif: Option<Notif>,
@@ -258,34 +271,33 @@ impl Host {
         !held.waiting && !matches!(held.posted, Posted::Served(_))
     }
 
-    /// It waits for the result of a call it has posted. Returns whether it has.
-    pub(crate) fn waits(&self, notif: Notif) -> bool {
+    /// It waits for the result of a call it has posted.
+    pub(crate) fn waits(&self, notif: Notif) -> Waits {
         let mut held = self.held.lock();
-        match held.posted {
-            Posted::No => return false,
-            Posted::Served(_) if held.waiting => return false,
-            Posted::Served(_) => {
-                (held.notif, held.at) = (Some(notif), At::Wait);
-                self.changed.notify_all();
-                return true;
-            }
-            Posted::Done(_) => {}
+        if matches!(held.posted, Posted::Served(_)) {
+            // Whoever made it act waits for that.
+            held.waiting = false;
+            (held.notif, held.at) = (Some(notif), At::Wait);
+            self.changed.notify_all();
+            return Waits::Known;
         }
-        let Posted::Done(value) = std::mem::take(&mut held.posted) else { return false };
-        if let Some(space) = self.space.upgrade() {
-            space.mailbox.store(self.slot, OFF_STATE, IDLE);
+        let Some(space) = self.space.upgrade() else { return Waits::Refused };
+        if let Some((site, posted)) = self.take(&space) {
+            (held.notif, held.at, held.posted) = (Some(notif), At::Wait, Posted::Served(site));
+            return Waits::Posted(posted);
         }
+        // One that has seen its result has not said so.
+        let Posted::Done(value) = std::mem::take(&mut held.posted) else { return Waits::Refused };
+        space.mailbox.store(self.slot, OFF_STATE, IDLE);
         drop(held);
         let _ = sys::send(self.listener.fd(), notif.id, value as i64);
-        true
+        Waits::Known
     }
 
-    /// Takes the call it has posted, to serve it; `None` if there is none, or it may not post one.
-    pub(crate) fn take_posted(&self, space: &Space) -> Option<(SyscallTrap, Windows)> {
-        let mut held = self.held.lock();
-        let busy = held.notif.is_some() || held.waiting || matches!(held.posted, Posted::Served(_));
+    /// Takes what it has posted, if it has, and may.
+    fn take(&self, space: &Space) -> Option<(Site, (SyscallTrap, Windows))> {
         let mailbox = &space.mailbox;
-        if busy || held.dead || !mailbox.exchange(self.slot, OFF_STATE, POSTED, TAKEN) {
+        if !mailbox.exchange(self.slot, OFF_STATE, POSTED, TAKEN) {
             return None;
         }
         let mut bytes = [0; 64];
@@ -294,13 +306,23 @@ impl Host {
         let [nr, a, b, c, d, e, f, cell] = std::array::from_fn(|_| words.next().unwrap_or(0));
         let site = space.site_of_call(cell);
         let Some((site, base)) = site.filter(|_| is_postable(nr)) else {
-            drop(held);
             self.process.condemn();
             return None;
         };
-        held.posted = Posted::Served(site);
         let call = SyscallTrap { nr, args: [a, b, c, d, e, f], ip: site.after(base) };
-        Some((call, Windows::of(mailbox, self.slot)))
+        Some((site, (call, Windows::of(mailbox, self.slot, nr))))
+    }
+
+    /// Takes the call it has posted, to serve it; `None` if there is none, or it may not post one.
+    pub(crate) fn take_posted(&self, space: &Space) -> Option<(SyscallTrap, Windows)> {
+        let mut held = self.held.lock();
+        let busy = held.notif.is_some() || held.waiting || matches!(held.posted, Posted::Served(_));
+        if busy || held.dead {
+            return None;
+        }
+        let (site, posted) = self.take(space)?;
+        held.posted = Posted::Served(site);
+        Some(posted)
     }
 
     /// The call it has posted takes long.
@@ -405,6 +427,11 @@ impl Host {
             return self.listener.hand_over();
         }
         match self.listener.receive(self.tid.load(Ordering::SeqCst)) {
+            Some(notif) if is_wait(&notif) => {
+                if matches!(self.waits(notif), Waits::Refused) {
+                    self.process.condemn();
+                }
+            }
             Some(notif) => {
                 self.rang(notif);
             }
@@ -417,27 +444,6 @@ impl Host {
     fn runs(&self) -> bool {
         let tid = self.tid.load(Ordering::SeqCst);
         tid == 0 || hostproc::memory::read(tid, STUB, &mut [0]) == 1
-    }
-
-    /// Takes it in hand at its doorbell, fetching it from whatever it does; whoever serves its trap cannot
-    /// let it go meanwhile.
-    pub(crate) fn hold(&self) -> Result<Hand<'_>, PlatformError> {
-        let acting = self.lock_acting();
-        self.bring()?;
-        Ok(Hand { host: self, posted: Cell::new(false), _acting: acting })
-    }
-
-    /// The same, but a thread that looks for the result of its call may stay there while it acts.
-    pub(crate) fn hold_or_post(&self) -> Result<Hand<'_>, PlatformError> {
-        let acting = self.lock_acting();
-        let looks = {
-            let held = self.held.lock();
-            held.notif.is_none() && matches!(held.posted, Posted::Served(_))
-        };
-        if !looks {
-            self.bring()?;
-        }
-        Ok(Hand { host: self, posted: Cell::new(looks), _acting: acting })
     }
 
     /// Brings it to its doorbell, from wherever it is.
@@ -457,51 +463,6 @@ impl Host {
             (At::Bell, Posted::Served(site)) => self.leave_posting(site),
             (At::Bell, _) => Ok(()),
         }
-    }
-
-    /// Makes it run actions where it looks for the result of its call; whether it did. It is in hand.
-    fn act_posted(&self, space: &Space, actions: &[[u64; 7]]) -> Result<bool, PlatformError> {
-        let mailbox = &space.mailbox;
-        self.post(space, actions);
-        mailbox.set(self.slot, OFF_COUNT, actions.len() as u64);
-        if !mailbox.exchange(self.slot, OFF_STATE, TAKEN, ACT) {
-            return Ok(false);
-        }
-        let (mut looks, mut interrupted, began) = (0u32, false, Instant::now());
-        while mailbox.load(self.slot, OFF_STATE) == ACT {
-            looks = looks.wrapping_add(1);
-            if looks < 200 {
-                std::hint::spin_loop();
-                continue;
-            }
-            std::thread::yield_now();
-            if began.elapsed() > LOOK_AFTER && !self.runs() {
-                return Err(PlatformError::Gone);
-            }
-            let mut held = self.held.lock();
-            if held.dead {
-                return Err(PlatformError::Gone);
-            }
-            let Some(notif) = held.notif else { continue };
-            // It waits, or was interrupted: before it saw the list, or while it runs it.
-            let frame = self.frame(space).filter(|_| held.at == At::Bell);
-            match frame.filter(|frame| stub::posting(frame.ip()) == Some(Posting::Acting)) {
-                Some(frame) => {
-                    frame.set_bases(notif.args[4], notif.args[5]);
-                    frame.seal();
-                    held.notif = None;
-                    interrupted = true;
-                    drop(held);
-                    sys::send(self.listener.fd(), notif.id, 0).map_err(|_| PlatformError::Gone)?;
-                }
-                None if mailbox.exchange(self.slot, OFF_STATE, ACT, TAKEN) => return Ok(false),
-                None => {}
-            }
-        }
-        if interrupted {
-            self.poke();
-        }
-        Ok(true)
     }
 
     /// Takes it from a call to the doorbell: the call is to be made again, but the interrupt comes first.
@@ -542,7 +503,8 @@ impl Host {
     fn leave_posting(&self, site: Site) -> Result<(), PlatformError> {
         let space = self.space.upgrade().ok_or(PlatformError::Gone)?;
         let mut held = self.held.lock();
-        let bell = held.notif.filter(|bell| bell.args[1] == INTERRUPT as u64);
+        let rings = |bell: &Notif| held.at == At::Bell && bell.args[1] == INTERRUPT as u64;
+        let bell = held.notif.filter(rings);
         let (Some(bell), Some(frame), Some(base)) = (bell, self.frame(&space), space.base_of(site)) else {
             drop(held);
             self.process.condemn();
@@ -589,15 +551,6 @@ impl Host {
         self.process.signal(self.tid.load(Ordering::SeqCst), INTERRUPT);
     }
 
-    /// The same when it is at its doorbell and in nobody's hand.
-    pub(crate) fn try_hold(&self) -> Option<Hand<'_>> {
-        let acting = self.acting.try_lock()?;
-        let held = self.held.lock();
-        let rests = held.at == At::Bell && !matches!(held.posted, Posted::Served(_));
-        let posted = Cell::new(false);
-        (held.notif.is_some() && rests).then_some(Hand { host: self, posted, _acting: acting })
-    }
-
     /// Answers its notification.
     fn reply(&self, value: i64, expect: bool) -> Result<(), PlatformError> {
         let notif = {
@@ -631,16 +584,21 @@ impl Host {
             let _ = self.reply(value.unwrap_or(MINUS_ENOSYS) as i64, false);
             return;
         }
+        if let (Some(frame), Some(value)) = (self.frame(space), value) {
+            frame.set_rax(value);
+        }
+        self.ready(space);
+        let _ = self.reply(0, false);
+    }
+
+    /// Readies its frame for it to go on there.
+    pub(crate) fn ready(&self, space: &Space) {
         if let Some(frame) = self.frame(space) {
-            if let Some(value) = value {
-                frame.set_rax(value);
-            }
             if let Some(to) = space.redirect(frame.ip()) {
                 frame.set_ip(to);
             }
             frame.seal();
         }
-        let _ = self.reply(0, false);
     }
 
     /// Whoever has it in hand may need the listener served.
@@ -649,11 +607,6 @@ impl Host {
             self.listener.hand_over();
             self.acting.lock()
         })
-    }
-
-    /// Makes it run actions; the results of those carried out (a failure is the last).
-    pub(crate) fn run(&self, space: &Space, actions: &[[u64; 7]]) -> Result<Vec<i64>, PlatformError> {
-        self.hold()?.run(space, actions)
     }
 
     fn post(&self, space: &Space, chunk: &[[u64; 7]]) {
@@ -672,50 +625,5 @@ impl Host {
     /// The frame it rests on.
     pub(crate) fn frame<'a>(&self, space: &'a Space) -> Option<Frame<'a>> {
         Frame::at(&space.mailbox, self.slot, self.frame.load(Ordering::SeqCst))
-    }
-}
-
-/// A host thread in hand: it stays at its doorbell but for the actions it is told.
-pub(crate) struct Hand<'a> {
-    host: &'a Host,
-    /// It looks for the result of its call instead.
-    posted: Cell<bool>,
-    _acting: MutexGuard<'a, ()>,
-}
-
-impl Hand<'_> {
-    /// See [`Host::run`].
-    pub(crate) fn run(&self, space: &Space, actions: &[[u64; 7]]) -> Result<Vec<i64>, PlatformError> {
-        let host = self.host;
-        let mut results = Vec::with_capacity(actions.len());
-        for chunk in actions.chunks(ACTIONS) {
-            if !(self.posted.get() && host.act_posted(space, chunk)?) {
-                self.settle()?;
-                host.post(space, chunk);
-                host.reply(chunk.len() as i64, true)?;
-                host.wait()?;
-            }
-            for i in 0..chunk.len() {
-                let result = space.mailbox.get(host.slot, OFF_ACTIONS + i * ACTION + 56) as i64;
-                results.push(result);
-                if (-4095..0).contains(&result) {
-                    return Ok(results);
-                }
-            }
-        }
-        Ok(results)
-    }
-
-    /// Brings it to its doorbell if it is not there.
-    fn settle(&self) -> Result<(), PlatformError> {
-        if self.posted.replace(false) { self.host.bring() } else { Ok(()) }
-    }
-
-    /// Gives it a descriptor.
-    pub(crate) fn give_fd(&self, fd: i32) -> Result<i32, PlatformError> {
-        self.settle()?;
-        let notif = self.host.held.lock().notif.ok_or(PlatformError::Gone)?;
-        sys::add_fd(self.host.listener.fd(), notif.id, fd, None, false)
-            .map_err(|source| PlatformError::Host { doing: "giving a guest a descriptor", source })
     }
 }

@@ -1,5 +1,7 @@
 //! Where stub and mailbox lie in a guest's address space, and how a mailbox is divided.
 
+use std::time::Duration;
+
 /// Bytes of a page.
 pub(crate) const PAGE: u64 = 4096;
 /// First byte of the stub's page; the guest ends below [`MAX_ADDRESS`].
@@ -56,26 +58,28 @@ pub(crate) const OFF_ACTIONS: usize = 64;
 pub(crate) const ACTION: usize = 64;
 /// Actions a list can have.
 pub(crate) const ACTIONS: usize = 32;
-/// Offset of a posted call: its number, six arguments, the address of its cell's call, and its result.
+/// Offset of a posted call: its number and six arguments. With the next, a line of the processors' caches that its
+/// thread writes and the Sentry reads.
 pub(crate) const OFF_CALL: usize = 0x900;
 /// Offset of the address of the call in its cell.
 pub(crate) const OFF_CELL: usize = OFF_CALL + 56;
-/// Offset of the result.
-pub(crate) const OFF_RESULT: usize = OFF_CALL + 64;
-/// Offset of the state of a posted call: one of [`IDLE`] and so on.
-pub(crate) const OFF_STATE: usize = OFF_CALL + 72;
+/// Offset of the state of a posted call: one of [`IDLE`] and so on. From here to [`OFF_GIVE`] is the line that both
+/// look at.
+pub(crate) const OFF_STATE: usize = 0x940;
 /// Offset of a word that is not zero while somebody looks at the state.
-pub(crate) const OFF_SPIN: usize = OFF_CALL + 76;
-/// Offset of how many actions it is to run.
-pub(crate) const OFF_COUNT: usize = OFF_CALL + 80;
-/// Offset of two registers it keeps meanwhile.
-pub(crate) const OFF_KEPT: usize = OFF_CALL + 88;
+pub(crate) const OFF_SPIN: usize = OFF_STATE + 4;
+/// Offset of the result.
+pub(crate) const OFF_RESULT: usize = OFF_STATE + 8;
+/// Offset of what has been left of what it returns: from where on, and how long.
+pub(crate) const OFF_GIVE: usize = OFF_STATE + 16;
 /// Offset of where what travels with the call was: address and length.
-pub(crate) const OFF_TAKING: usize = OFF_CALL + 104;
+pub(crate) const OFF_TAKING: usize = 0x980;
 /// Offset of where what it returns may go: address and length.
-pub(crate) const OFF_GIVING: usize = OFF_CALL + 120;
-/// Offset of what of that has been left: from where on, and how long.
-pub(crate) const OFF_GIVE: usize = OFF_CALL + 136;
+pub(crate) const OFF_GIVING: usize = OFF_TAKING + 16;
+/// Offset of how many actions it is to run.
+pub(crate) const OFF_COUNT: usize = OFF_TAKING + 32;
+/// Offset of two registers it keeps meanwhile.
+pub(crate) const OFF_KEPT: usize = OFF_TAKING + 40;
 /// Most bytes that travel each way.
 pub(crate) const WINDOW: u64 = 4096;
 /// Offset of what travels with the call.
@@ -107,8 +111,15 @@ pub(crate) const DONE: u32 = 3;
 pub(crate) const SLOW: u32 = 4;
 /// Its thread is to run the list of actions, and then to look on.
 pub(crate) const ACT: u32 = 5;
-/// How often a thread looks for its result before it waits for it.
-pub(crate) const LOOKS: u32 = if cfg!(test) { 30_000 } else { 1500 };
+/// As [`ACT`], but then it waits for the result of its call.
+pub(crate) const ACT_WAIT: u32 = 6;
+/// How long a thread looks whether somebody takes its call, and then for its result, before it waits for that. Who
+/// looks for calls takes one within a microsecond when it runs at all.
+pub(crate) const LOOKING: [Duration; 2] = if cfg!(test) {
+    [Duration::from_millis(1), Duration::from_millis(1)]
+} else {
+    [Duration::from_micros(8), Duration::from_micros(40)]
+};
 /// Action number by which the stub clones: also none of Linux's.
 pub(crate) const ACT_CLONE: u64 = 0x1001;
 /// Action number by which the stub compares and exchanges a word.

@@ -22,8 +22,9 @@
 //! rings a doorbell, a notification too, and the thread can be told to act. A thread that is at a call is
 //! taken to its doorbell when it must act after all.
 //!
-//! The third way is that of hot calls of a rewritten program: the thread posts them to its mailbox and looks for the
-//! result there, while a thread of ours looks for such calls. Nobody enters the host then.
+//! The third way is that of calls of a rewritten program: the thread posts them to its mailbox and looks for the
+//! result there, while a thread of ours looks for such calls. Nobody enters the host then. When nobody looks, the
+//! thread waits for the result by a notification, with what the call points to in the mailbox all the same.
 //!
 //! Missing in this version: peak memory of a space, and the rewriting of code that guests write.
 //!

@@ -6,14 +6,17 @@
 //! Sentry finds out itself what Linux would answer. What is longer than the slot's room does not travel.
 
 use libc::{
-    SYS_access, SYS_chdir, SYS_connect, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait, SYS_faccessat,
-    SYS_faccessat2, SYS_fstat, SYS_fstatfs, SYS_getcwd, SYS_getdents64, SYS_getrandom, SYS_getrlimit,
-    SYS_getrusage, SYS_lstat, SYS_mkdir, SYS_mkdirat, SYS_newfstatat, SYS_open, SYS_openat, SYS_pipe,
-    SYS_pipe2, SYS_poll, SYS_ppoll, SYS_pread64, SYS_prlimit64, SYS_pwrite64, SYS_read, SYS_readlink,
-    SYS_readlinkat, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_rmdir, SYS_rt_sigaction, SYS_rt_sigprocmask,
-    SYS_sendmsg, SYS_sendto, SYS_setsockopt, SYS_stat, SYS_statx, SYS_uname, SYS_unlink, SYS_unlinkat,
-    SYS_write, SYS_writev,
+    SYS_access, SYS_chdir, SYS_chmod, SYS_connect, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait,
+    SYS_faccessat, SYS_faccessat2, SYS_fchmodat, SYS_fgetxattr, SYS_flistxattr, SYS_fstat, SYS_fstatfs,
+    SYS_getcwd, SYS_getdents64, SYS_getrandom, SYS_getrlimit, SYS_getrusage, SYS_getxattr, SYS_lgetxattr,
+    SYS_listxattr, SYS_llistxattr, SYS_lstat, SYS_mkdir, SYS_mkdirat, SYS_newfstatat, SYS_open, SYS_openat,
+    SYS_pipe, SYS_pipe2, SYS_poll, SYS_ppoll, SYS_pread64, SYS_prlimit64, SYS_pwrite64, SYS_read,
+    SYS_readlink, SYS_readlinkat, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_rmdir, SYS_rt_sigaction,
+    SYS_rt_sigprocmask, SYS_sendmsg, SYS_sendto, SYS_setsockopt, SYS_stat, SYS_statfs, SYS_statx, SYS_uname,
+    SYS_unlink, SYS_unlinkat, SYS_utimensat, SYS_write, SYS_writev,
 };
+
+use crate::filter::ACTING;
 
 /// Numbers the table has room for: all that may be posted.
 pub(crate) const CALLS: usize = 512;
@@ -63,6 +66,13 @@ pub(crate) const ROWS: &[(i64, Pointer, Pointer)] = &[
     (SYS_readlink, (1, TEXT), (2, BYTES)),
     (SYS_readlinkat, (2, TEXT), (3, BYTES)),
     (SYS_getdents64, NO, (2, BYTES)),
+    (SYS_getxattr, (1, TEXT), (3, BYTES)),
+    (SYS_lgetxattr, (1, TEXT), (3, BYTES)),
+    (SYS_fgetxattr, (2, TEXT), (3, BYTES)),
+    (SYS_listxattr, (1, TEXT), (2, BYTES)),
+    (SYS_llistxattr, (1, TEXT), (2, BYTES)),
+    (SYS_flistxattr, NO, (2, BYTES)),
+    (SYS_statfs, (1, TEXT), (2, 120)),
     (SYS_getcwd, NO, (1, BYTES)),
     (SYS_chdir, (1, TEXT), NO),
     (SYS_mkdir, (1, TEXT), NO),
@@ -70,6 +80,9 @@ pub(crate) const ROWS: &[(i64, Pointer, Pointer)] = &[
     (SYS_rmdir, (1, TEXT), NO),
     (SYS_unlink, (1, TEXT), NO),
     (SYS_unlinkat, (2, TEXT), NO),
+    (SYS_chmod, (1, TEXT), NO),
+    (SYS_fchmodat, (2, TEXT), NO),
+    (SYS_utimensat, (2, TEXT), NO),
     (SYS_pipe, NO, (1, 8)),
     (SYS_pipe2, NO, (1, 8)),
     (SYS_poll, (1, TIMES | 8), (1, TIMES | 8)),
@@ -88,6 +101,28 @@ pub(crate) const ROWS: &[(i64, Pointer, Pointer)] = &[
 
 /// What travels, by number: three bits of an argument and four of a length, first of what is taken.
 pub(crate) const TABLE: [u16; CALLS] = table();
+
+/// The calls that are posted even when nobody looks for them, a bit each: what travels need not be fetched from the
+/// guest's memory, and whoever changes mappings can do so where it waits.
+pub(crate) const RUNG: [u64; 8] = rung();
+
+const fn rung() -> [u64; 8] {
+    let mut map = [0; 8];
+    let mut nr = 0;
+    while nr < CALLS {
+        if TABLE[nr] != 0 {
+            map[nr / 64] |= 1 << (nr % 64);
+        }
+        nr += 1;
+    }
+    let mut i = 0;
+    while i < ACTING.len() {
+        let nr = ACTING[i] as usize;
+        map[nr / 64] |= 1 << (nr % 64);
+        i += 1;
+    }
+    map
+}
 
 const fn table() -> [u16; CALLS] {
     let mut table = [0; CALLS];

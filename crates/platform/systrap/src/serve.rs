@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::children::Children;
-use crate::host::Host;
+use crate::host::{Host, Waits};
 use crate::layout::{DOORBELL, MAILBOX, SLOT, STUB, STUB_LEN, WAIT};
 use crate::raw::sys::{self, Notif};
 use crate::task;
@@ -181,23 +181,31 @@ impl Listener {
         }
     }
 
-    /// The next doorbell, by the leader, if it is the thread `tid` that rings. `None` when something else
-    /// came, which others are to serve, or nothing for long.
+    /// The next doorbell, by the leader, if it is the thread `tid` that rings, or waits for its result. `None` when
+    /// something else came, which others are to serve, or nothing for long. New threads begin meanwhile: one that
+    /// clones is mostly waited for while its child comes.
     pub(crate) fn receive(self: &Arc<Self>, tid: i32) -> Option<Notif> {
-        let (_, beat) = LEADING.take()?;
-        if !self.end_beat(beat) {
+        loop {
+            let (_, beat) = LEADING.take()?;
+            if !self.end_beat(beat) {
+                return None;
+            }
+            let notif =
+                if sys::wait_readable(self.fd(), PATIENCE) { sys::recv(self.fd()).ok() } else { None };
+            self.begin_beat();
+            let notif = notif?;
+            if is_introduction(&notif) {
+                self.introduce(notif);
+                continue;
+            }
+            if notif.pid == tid as u32 && (is_doorbell(&notif) || is_wait(&notif)) {
+                return Some(notif);
+            }
+            let mut state = self.leadership.lock();
+            state.left.push_back(notif);
+            self.call_one(state);
             return None;
         }
-        let notif = if sys::wait_readable(self.fd(), PATIENCE) { sys::recv(self.fd()).ok() } else { None };
-        self.begin_beat();
-        let notif = notif?;
-        if notif.pid == tid as u32 && is_doorbell(&notif) && notif.args[1] != u64::MAX {
-            return Some(notif);
-        }
-        let mut state = self.leadership.lock();
-        state.left.push_back(notif);
-        self.call_one(state);
-        None
     }
 
     fn serve(self: Arc<Self>) {
@@ -300,10 +308,10 @@ impl Listener {
     }
 
     fn route(self: &Arc<Self>, notif: Notif) {
-        let bell = is_doorbell(&notif);
-        if bell && notif.args[1] == u64::MAX {
+        if is_introduction(&notif) {
             return self.introduce(notif);
         }
+        let bell = is_doorbell(&notif);
         let Some(host) = self.hosts.lock().get(&notif.pid).cloned() else {
             return sys::kill(notif.pid as i32);
         };
@@ -314,7 +322,14 @@ impl Listener {
             }
             good
         } else if is_wait(&notif) {
-            host.waits(notif)
+            match host.waits(notif) {
+                Waits::Refused => false,
+                Waits::Known => true,
+                Waits::Posted(posted) => {
+                    task::waits(&host, posted);
+                    true
+                }
+            }
         } else {
             let good = host.called(notif);
             if good {
@@ -327,23 +342,32 @@ impl Listener {
         }
     }
 
-    /// A cloned thread's first ring.
+    /// A cloned thread's first ring: it begins.
     fn introduce(self: &Arc<Self>, notif: Notif) {
         let Some(host) = self.expected.lock().remove(&notif.args[4]) else {
             return sys::kill(notif.pid as i32);
         };
         self.know(notif.pid, &host);
         self.children.claim(&host.process, notif.pid as i32);
-        let answer = match (host.forked, host.space.upgrade()) {
-            (true, Some(space)) => {
-                sys::add_fd(self.fd(), notif.id, space.mailbox.raw_fd(), Some(MAILBOX_FD), true).map(|_| ())
-            }
-            _ => sys::send(self.fd(), notif.id, 0),
+        let (Some(task), Some(space)) = (host.task.lock().clone(), host.space.upgrade()) else {
+            return host.process.kill();
+        };
+        task.begin(&host, &space);
+        let answer = if host.forked {
+            sys::add_fd(self.fd(), notif.id, space.mailbox.raw_fd(), Some(MAILBOX_FD), true).map(|_| ())
+        } else {
+            sys::send(self.fd(), notif.id, 0)
         };
         if answer.is_err() {
-            host.process.kill();
+            return host.process.kill();
         }
+        task.poke_if_interrupted(&host);
     }
+}
+
+/// Whether a cloned thread is there.
+fn is_introduction(notif: &Notif) -> bool {
+    is_doorbell(notif) && notif.args[1] == u64::MAX
 }
 
 /// Whether it comes from the stub.
@@ -352,7 +376,7 @@ fn is_doorbell(notif: &Notif) -> bool {
 }
 
 /// Whether its thread waits for the result of a posted call.
-fn is_wait(notif: &Notif) -> bool {
+pub(crate) fn is_wait(notif: &Notif) -> bool {
     (STUB..STUB + STUB_LEN).contains(&notif.ip) && notif.nr == WAIT as i32
 }
 

@@ -179,7 +179,7 @@ impl Space {
         f: impl FnOnce(&Hand<'_>) -> Result<T, PlatformError>,
     ) -> Result<T, PlatformError> {
         if let Some(host) = self.own_actor() {
-            return f(&host.hold_or_post()?);
+            return f(&host.hold_where_it_is()?);
         }
         let hosts: Vec<_> = self.hosts.lock().iter().filter_map(Weak::upgrade).collect();
         for host in &hosts {

@@ -21,6 +21,7 @@ use crate::layout::{ACT_CLONE, CLONE_FORK, CLONE_SHARED, INTERRUPT, MAILBOX, SLO
 use crate::raw::sys::Notif;
 use crate::serve::slot_address;
 use crate::space::{CURRENT, Space};
+use crate::spin;
 use crate::window::{self, Windows};
 
 /// A guest thread, whichever host thread carries it.
@@ -46,6 +47,20 @@ impl Task {
     /// Whether an interrupt is on its way.
     pub(crate) fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::SeqCst)
+    }
+
+    /// Readies it to run on `host` for the first time.
+    pub(crate) fn begin(self: &Arc<Self>, host: &Host, space: &Space) {
+        self.handler.started(Arc::clone(self) as Arc<dyn ThreadHandle>);
+        host.ready(space);
+        host.started.store(true, Ordering::SeqCst);
+    }
+
+    /// Passes on what came before it ran.
+    pub(crate) fn poke_if_interrupted(&self, host: &Host) {
+        if self.is_interrupted() {
+            self.poke(host);
+        }
     }
 
     fn poke(&self, host: &Host) {
@@ -105,7 +120,9 @@ pub(crate) fn spawn(
     // Whoever starts it has other things to do.
     host.listener.leave();
     host.listener.start();
-    start(&host, &space, &task);
+    task.begin(&host, &space);
+    host.resume(&space, None);
+    task.poke_if_interrupted(&host);
     Ok(())
 }
 
@@ -117,31 +134,16 @@ fn fill(space: &Space, frame: &Frame<'_>, new: &NewThread) {
     frame.seal();
 }
 
-fn start(host: &Arc<Host>, space: &Space, task: &Arc<Task>) {
-    task.handler.started(Arc::clone(task) as Arc<dyn ThreadHandle>);
-    host.started.store(true, Ordering::SeqCst);
-    host.resume(space, None);
-    if task.interrupted.load(Ordering::SeqCst) {
-        task.poke(host);
-    }
-}
-
-/// A thread rang and nobody waited for it: it trapped, or is new.
+/// A thread rang and nobody waited for it: it trapped. A first thread rings before anybody knows what it is to run.
 pub(crate) fn rang(host: &Arc<Host>, notif: &Notif) {
-    let Some(task) = host.task.lock().clone() else { return };
-    serve(host, || {
-        if notif.args[1] != 0 {
-            trapped(host, &task, notif);
-        } else if !host.started.load(Ordering::SeqCst) {
-            start(host, &task.place().space, &task);
-        }
-    });
+    if let Some((task, place)) = of(host).filter(|_| notif.args[1] != 0) {
+        serve(host, || trapped(host, task, place, notif));
+    }
 }
 
 /// A thread makes a call that entered by notification.
 pub(crate) fn called(host: &Arc<Host>, notif: &Notif) {
-    let Some(task) = host.task.lock().clone() else { return host.process.condemn() };
-    let place = task.place();
+    let Some((task, place)) = of(host) else { return host.process.condemn() };
     let (nr, mut ip) = (u64::from(notif.nr as u32), notif.ip);
     if let Some((site, base, _)) = place.space.site(ip) {
         ip = site.after(base);
@@ -150,35 +152,57 @@ pub(crate) fn called(host: &Arc<Host>, notif: &Notif) {
         }
     }
     let call = SyscallTrap { nr, args: notif.args, ip };
-    serve(host, || handle(host, &task, place, Trap::Syscall(call)));
+    serve(host, || handle(task, place, Trap::Syscall(call)));
 }
 
-/// A thread has posted a call; `hook` is to be called when it comes to sleep.
-pub(crate) fn posted(host: &Arc<Host>, (call, windows): (SyscallTrap, Windows), hook: Box<dyn FnOnce()>) {
+/// A thread has posted a call that nobody looked for, and waits for the result.
+pub(crate) fn waits(host: &Arc<Host>, posted: (SyscallTrap, Windows)) {
+    let Some((task, place)) = of(host) else { return host.process.condemn() };
+    if let Some(spinner) = &place.space.shared.spinner {
+        spinner.notice(host, &place.space);
+    }
+    serve_posted(task, place, posted);
+}
+
+/// A thread has posted a call.
+pub(crate) fn posted(host: Arc<Host>, space: Arc<Space>, posted: (SyscallTrap, Windows)) {
     let Some(task) = host.task.lock().clone() else { return host.process.condemn() };
-    let place = task.place();
-    let space = Arc::clone(&place.space);
-    serve_with(host, hook, || {
-        window::with(&space, host.slot, windows, || handle(host, &task, place, Trap::Syscall(call)));
+    serve_posted(task, Place { host, space }, posted);
+}
+
+fn serve_posted(task: Arc<Task>, place: Place, (call, windows): (SyscallTrap, Windows)) {
+    let (host, space) = (Arc::clone(&place.host), Arc::clone(&place.space));
+    serve(&host, || {
+        window::with(&space, host.slot, windows, || handle(task, place, Trap::Syscall(call)));
     });
 }
 
-/// Does `work` for `host`, ready to hand the listener over when it comes to sleep.
-fn serve(host: &Arc<Host>, work: impl FnOnce()) {
-    let listener = Arc::clone(&host.listener);
-    serve_with(host, Box::new(move || listener.hand_over()), work);
+/// What runs on `host`, and where.
+fn of(host: &Arc<Host>) -> Option<(Arc<Task>, Place)> {
+    let task = host.task.lock().clone()?;
+    Some((task, Place { host: Arc::clone(host), space: host.space.upgrade()? }))
 }
 
-fn serve_with(host: &Arc<Host>, hook: Box<dyn FnOnce()>, work: impl FnOnce()) {
-    sync::block::on_block(hook);
+/// Does `work` for `host`, ready to hand over what else this OS thread serves when it comes to sleep.
+fn serve(host: &Arc<Host>, work: impl FnOnce()) {
+    // Nothing captured, nothing allocated.
+    sync::block::on_block(Box::new(comes_to_sleep));
     CURRENT.set(Some(Arc::clone(host)));
     work();
     CURRENT.set(None);
     sync::block::cancel_hook();
 }
 
-fn trapped(host: &Arc<Host>, task: &Arc<Task>, notif: &Notif) {
-    let place = task.place();
+/// This OS thread comes to sleep over the trap it serves.
+fn comes_to_sleep() {
+    if let Some(host) = CURRENT.with_borrow(Clone::clone)
+        && !spin::comes_to_sleep(&host)
+    {
+        host.listener.hand_over();
+    }
+}
+
+fn trapped(host: &Arc<Host>, task: Arc<Task>, place: Place, notif: &Notif) {
     if host.stub_faulted() {
         if let Some(frame) = host.frame(&place.space) {
             frame.set_bases(notif.args[4], notif.args[5]);
@@ -202,7 +226,7 @@ fn trapped(host: &Arc<Host>, task: &Arc<Task>, notif: &Notif) {
         // Told already, by the trap of an earlier host thread, or only fetched to act.
         return host.resume(&place.space, None);
     }
-    handle(host, task, place, trap);
+    handle(task, place, trap);
 }
 
 /// Whether a fault is that of a guest that jumped into a rewritten site, and goes on elsewhere.
@@ -216,15 +240,15 @@ fn is_middle_of_site(space: &Space, host: &Host, notif: &Notif) -> bool {
     found
 }
 
-fn handle(host: &Arc<Host>, task: &Arc<Task>, place: Place, trap: Trap) {
+fn handle(task: Arc<Task>, place: Place, trap: Trap) {
     let nr = if let Trap::Syscall(call) = trap { call.nr } else { u64::MAX };
-    let mut thread = Stopped { task: Arc::clone(task), nr, place };
+    let mut thread = Stopped { task: Arc::clone(&task), nr, place };
     // A handler that panics costs its guest's process, not the thread that serves others too.
     match catch_unwind(AssertUnwindSafe(|| task.handler.trap(&mut thread, trap))) {
         Ok(resume) => thread.go_on(resume),
         Err(_) => {
             tracing::error!(?trap, "a trap's handler panicked; its guest is ended");
-            host.process.condemn();
+            thread.place.host.process.condemn();
         }
     }
 }
@@ -426,9 +450,7 @@ impl GuestThread for Stopped {
         host.started.store(true, Ordering::SeqCst);
         old.host.task.lock().take();
         old.host.process.kill();
-        if self.task.interrupted.load(Ordering::SeqCst) {
-            self.task.poke(&host);
-        }
+        self.task.poke_if_interrupted(&host);
         Ok(())
     }
 

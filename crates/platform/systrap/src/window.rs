@@ -11,6 +11,7 @@ use guestmem::UserAddr;
 use hostproc::memory;
 
 use crate::layout::{MAX_ADDRESS, OFF_GIVE, OFF_GIVEN, OFF_GIVING, OFF_TAKEN, OFF_TAKING, WINDOW};
+use crate::marshal;
 use crate::raw::mailbox::Mailbox;
 use crate::space::Space;
 
@@ -66,8 +67,11 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    /// As the slot says.
-    pub(crate) fn of(mailbox: &Mailbox, slot: usize) -> Self {
+    /// As the slot says, for a call with which anything travels.
+    pub(crate) fn of(mailbox: &Mailbox, slot: usize, nr: u64) -> Self {
+        if marshal::TABLE.get(nr as usize).is_none_or(|travels| *travels == 0) {
+            return Self::default();
+        }
         let piece = |at| Piece::checked(mailbox.get(slot, at), mailbox.get(slot, at + 8));
         Self { taken: piece(OFF_TAKING), given: piece(OFF_GIVING) }
     }

@@ -21,6 +21,7 @@ global_asm!(
     ".globl rampart_stub_call, rampart_stub_call_entry, rampart_stub_posted, rampart_stub_waited",
     ".globl rampart_stub_done, rampart_stub_left, rampart_stub_acting, rampart_stub_call_end",
     ".globl rampart_stub_filling, rampart_stub_giving, rampart_stub_given, rampart_stub_table",
+    ".globl rampart_stub_looks",
     "rampart_stub_begin:",
     // Signal handler, at the first byte: rdi signal, rsi siginfo, rdx ucontext.
     "mov rbx, rsp",
@@ -74,18 +75,21 @@ global_asm!(
     "syscall",
     "test rax, rax",
     "jnz 5b",
-    "mov rbx, r9", // the child: registers only
-    "mov edi, 1",  // PR_SET_PDEATHSIG, which a clone loses
+    "mov rbx, r9",      // the child: registers only
+    "cmp rdi, {thread}", // a thread ends with its process
+    "je 60f",
+    "mov edi, 1", // PR_SET_PDEATHSIG, which a clone loses
     "mov esi, 9",
     "mov eax, 157",
     "syscall",
+    "60:",
     "mov rsi, -1",
     "mov rdi, rbx",
     "mov eax, {doorbell}",
     "syscall",
     "test rax, rax",
     "js 9f",
-    "jz 61f",
+    "jz 8f",
     "mov r15, rax", // the descriptor of its mailbox
     "mov r8, rax",
     "movabs rdi, {mailbox}",
@@ -105,12 +109,7 @@ global_asm!(
     "mov edx, 10", // MADV_DONTFORK
     "mov eax, 28",
     "syscall",
-    "61:",
-    "xor esi, esi",
-    "xor edx, edx",
-    "mov r14, [rbx]",
-    "mov r10, r14",
-    "jmp 2b",
+    "jmp 8f", // its frame is ready
     "7:", // compare and exchange: rdi address, rsi old, rdx new
     "mov eax, esi",
     "lock cmpxchg [rdi], edx",
@@ -156,13 +155,18 @@ global_asm!(
     "cmp ecx, {mailbox_high}",
     "jne 20b",
     "rol rcx, 32",
-    "cmp dword ptr [rcx + {spin}], 0",
-    "je 20b",
     "cmp eax, 512",
     "jae 20b",
-    "bt dword ptr [rip + 30f], eax",
-    "jnc 20b",
     "mov eax, eax", // as the host, which looks at the lower half only
+    "cmp dword ptr [rcx + {spin}], 0",
+    "je 201f",
+    "bt dword ptr [rip + 30f], eax",
+    "jc 202f",
+    "jmp r11",
+    "201:", // nobody looks: it is posted all the same where that spares the host something
+    "bt dword ptr [rip + 301f], eax",
+    "jnc 20b",
+    "202:",
     "mov [rcx + {call}], rax",
     "mov [rcx + {call} + 8], rdi",
     "mov [rcx + {call} + 16], rsi",
@@ -174,13 +178,12 @@ global_asm!(
     // What travels with it. From here to where it is posted, registers are in the slot; a fault ends with the call
     // being made by the cell.
     "rampart_stub_filling:",
-    "mov qword ptr [rcx + {taking} + 8], 0",
-    "mov qword ptr [rcx + {giving} + 8], 0",
-    "mov qword ptr [rcx + {give} + 8], 0",
     "lea r11, [rip + 40f]",
     "movzx r9d, word ptr [r11 + rax*2]",
     "test r9d, r9d",
     "jz 37f",
+    "mov qword ptr [rcx + {taking} + 8], 0",
+    "mov qword ptr [rcx + {giving} + 8], 0",
     "cld",
     "mov r8, rcx",
     "mov r11d, r9d",
@@ -229,7 +232,7 @@ global_asm!(
     "mov [r8 + {taking} + 8], rdx",
     "jmp 36f",
     // To r10, with rdi where the argument points that the low bits of r11 name, edx how much there is, which is
-    // nothing above what guests have, and r11 the length's code.
+    // nothing below or above what guests have (many calls take null for nothing), and r11 the length's code.
     "35:",
     "xor edx, edx",
     "mov ecx, r11d",
@@ -251,6 +254,8 @@ global_asm!(
     "351:",
     "mov esi, edi",
     "mov rdi, [r8 + rcx*8 + {call}]",
+    "cmp rdi, {guest_low}",
+    "jb 352f",
     "mov rax, rdi",
     "shr rax, 32",
     "cmp eax, {guest_high}",
@@ -269,29 +274,37 @@ global_asm!(
     "mov dword ptr [rcx + {state}], {posted}",
     "rampart_stub_posted:",
     "28:",
-    "mov r11d, {looks}",
+    "cmp dword ptr [rcx + {spin}], 0",
+    "je 221f",
+    "mov r11d, dword ptr [rip + 42f]",
     "21:",
-    "cmp dword ptr [rcx + {state}], {taken}",
-    "ja 22f",
+    "cmp dword ptr [rcx + {state}], {posted}",
+    "jne 211f",
     "pause",
     "dec r11d",
     "jnz 21b",
-    "mov eax, {posted}", // withdraw it, unless it was taken
-    "lock cmpxchg [rcx + {state}], r11d",
+    "mov dword ptr [rcx + {spin}], 0", // nobody comes
+    "jmp 221f",
+    "211:",
+    "mov r11d, dword ptr [rip + 43f]",
+    "212:",
+    "cmp dword ptr [rcx + {state}], {taken}",
     "jne 22f",
-    "mov dword ptr [rcx + {spin}], 0",
-    "mov rax, [rcx + {call}]",
-    "mov r11, [rcx + {cell}]",
-    "jmp r11",
+    "pause",
+    "dec r11d",
+    "jnz 212b",
     "22:",
     "cmp dword ptr [rcx + {state}], {done}",
     "je 23f",
     "cmp dword ptr [rcx + {state}], {act}",
     "je 25f",
+    "221:",
     "mov eax, {wait}",
     "syscall",
-    "rampart_stub_waited:", // rax is the result
+    "rampart_stub_waited:", // rax is the result, unless there is something to do first
     "rdgsbase rcx",
+    "cmp dword ptr [rcx + {state}], {act_wait}",
+    "je 25f",
     "jmp 24f",
     "rampart_stub_done:",
     "23:",
@@ -350,23 +363,33 @@ global_asm!(
     "mov r10, [rcx + {call} + 32]",
     "mov r8, [rcx + {call} + 40]",
     "mov r9, [rcx + {call} + 48]",
+    "cmp dword ptr [rcx + {state}], {act_wait}",
     "mov dword ptr [rcx + {state}], {taken}",
+    "je 221b",
     "jmp 28b",
     "rampart_stub_call_end:",
     ".balign 8",
     "30:", // calls that may be posted
     ".quad {map0}, {map1}, {map2}, {map3}, {map4}, {map5}, {map6}, {map7}",
+    "301:", // those that are better posted even to the host
+    ".quad {rung0}, {rung1}, {rung2}, {rung3}, {rung4}, {rung5}, {rung6}, {rung7}",
     "rampart_stub_table:", // what travels, and lengths: see `code`
     "40:",
     ".zero {table_len}",
     "41:",
     ".zero {lengths_len}",
+    "rampart_stub_looks:", // how often to look whether somebody has taken a call, and whether it is done
+    "42:",
+    ".long 0",
+    "43:",
+    ".long 0",
     "rampart_stub_end:",
     ".popsection",
     slot = const layout::SLOT,
     doorbell = const layout::DOORBELL,
     actions = const layout::OFF_ACTIONS,
     act_clone = const layout::ACT_CLONE,
+    thread = const hostproc::ops::CLONE_THREAD,
     act_cmpxchg = const layout::ACT_CMPXCHG,
     mailbox = const layout::MAILBOX,
     mailbox_len = const layout::MAILBOX_LEN,
@@ -384,9 +407,9 @@ global_asm!(
     posted = const layout::POSTED,
     taken = const layout::TAKEN,
     done = const layout::DONE,
-    looks = const layout::LOOKS,
     wait = const layout::WAIT,
     act = const layout::ACT,
+    act_wait = const layout::ACT_WAIT,
     kept = const layout::OFF_KEPT,
     count = const layout::OFF_COUNT,
     taking = const layout::OFF_TAKING,
@@ -395,6 +418,7 @@ global_asm!(
     taken_at = const layout::OFF_TAKEN,
     given_at = const layout::OFF_GIVEN,
     window = const layout::WINDOW,
+    guest_low = const layout::MIN_ADDRESS_FAST,
     guest_high = const layout::MAX_ADDRESS >> 32,
     table_len = const TABLE_LEN,
     lengths_len = const marshal::LENGTHS.len() * 2,
@@ -406,6 +430,14 @@ global_asm!(
     map5 = const filter::POSTABLE[5],
     map6 = const filter::POSTABLE[6],
     map7 = const filter::POSTABLE[7],
+    rung0 = const marshal::RUNG[0],
+    rung1 = const marshal::RUNG[1],
+    rung2 = const marshal::RUNG[2],
+    rung3 = const marshal::RUNG[3],
+    rung4 = const marshal::RUNG[4],
+    rung5 = const marshal::RUNG[5],
+    rung6 = const marshal::RUNG[6],
+    rung7 = const marshal::RUNG[7],
 );
 
 unsafe extern "C" {
@@ -423,6 +455,7 @@ unsafe extern "C" {
     static rampart_stub_giving: u8;
     static rampart_stub_given: u8;
     static rampart_stub_table: u8;
+    static rampart_stub_looks: u8;
     static rampart_stub_call_end: u8;
 }
 
@@ -437,7 +470,25 @@ pub(crate) fn code() -> Vec<u8> {
     for (to, from) in code.iter_mut().skip(table).zip(words) {
         *to = from;
     }
+    let looks = (&raw const rampart_stub_looks).addr() - begin.addr();
+    let each = nanos_of_a_look();
+    let words = layout::LOOKING.iter().map(|time| (time.as_nanos() as u32 / each).max(1));
+    for (to, from) in code.iter_mut().skip(looks).zip(words.flat_map(u32::to_le_bytes)) {
+        *to = from;
+    }
     code
+}
+
+/// What one turn of looking takes: processors differ by a factor of ten in how long they pause.
+fn nanos_of_a_look() -> u32 {
+    const LOOKS: u32 = 500;
+    let time = || {
+        let began = std::time::Instant::now();
+        (0..LOOKS).for_each(|_| std::hint::spin_loop());
+        began.elapsed().as_nanos() as u32 / LOOKS
+    };
+    // The least of some: others may have had the processor in between.
+    (0..3).map(|_| time()).min().unwrap_or(0).max(1)
 }
 
 /// Offset of the entry of new processes.

@@ -304,3 +304,13 @@ pub(crate) fn has_spare_processor() -> bool {
     });
     usable > 1 && std::thread::available_parallelism().is_ok_and(|allowed| usize::from(allowed) >= usable)
 }
+
+/// How often another has taken the calling thread's processor.
+pub(crate) fn preemptions() -> i64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: a live local for the result.
+    let r = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
+    // SAFETY: zeroed, and any bytes are a `rusage`.
+    let usage = unsafe { usage.assume_init() };
+    if r == 0 { usage.ru_nivcsw } else { 0 }
+}
