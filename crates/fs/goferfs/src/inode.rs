@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use abi::Errno;
 use abi::fs::{FileType, OpenFlags};
@@ -18,12 +18,17 @@ use crate::file::{GoferDir, GoferFile};
 use crate::fs::{GoferFs, Key, key_of};
 use crate::host;
 
+/// The extended attributes that the Gofer has, and of which files.
+const USER_XATTRS: &[u8] = b"user.";
+
 /// A file of the Gofer. Dropping it gives its node back.
 pub(crate) struct GoferInode {
     fs: Arc<GoferFs>,
     node: NodeId,
     kind: FileType,
     key: Key,
+    /// Where a link leads, once it was asked for.
+    target: OnceLock<Box<[u8]>>,
     /// It was read since its attributes were asked for: its time of access may be another.
     touched: AtomicBool,
     state: Mutex<Leaf, State>,
@@ -48,7 +53,8 @@ impl State {
 impl GoferInode {
     pub(crate) fn new(fs: Arc<GoferFs>, found: NodeAttr) -> Self {
         let (kind, key) = (found.attr.file_type(), key_of(&found.attr));
-        Self { fs, node: found.node, kind, key, touched: AtomicBool::new(false), state: Mutex::default() }
+        let (target, touched) = (OnceLock::new(), AtomicBool::new(false));
+        Self { fs, node: found.node, kind, key, target, touched, state: Mutex::default() }
     }
 
     /// The file system.
@@ -298,7 +304,16 @@ impl Inode for GoferInode {
         if self.kind != FileType::Symlink {
             return Err(Errno::EINVAL);
         }
-        self.fs.client().bytes(&Request::Readlink { node: self.node })
+        // A link never leads elsewhere: whoever wants that makes another. Only where nobody but we does is it known
+        // that it is still the same.
+        if let Some(target) = self.target.get() {
+            return Ok(target.to_vec());
+        }
+        let target = self.fs.client().bytes(&Request::Readlink { node: self.node })?;
+        if self.fs.exclusive() {
+            let _ = self.target.set(target.as_slice().into());
+        }
+        Ok(target)
     }
 
     fn open(&self, _cx: &FileContext<'_>, flags: OpenFlags) -> Result<Arc<dyn File>, Errno> {
@@ -313,6 +328,10 @@ impl Inode for GoferInode {
     }
 
     fn xattr(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        // `ls -l` asks for two others of every file.
+        if !name.starts_with(USER_XATTRS) || !matches!(self.kind, FileType::Regular | FileType::Directory) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         self.fs.client().bytes(&Request::GetXattr { node: self.node, name })
     }
 
