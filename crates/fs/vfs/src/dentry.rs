@@ -204,7 +204,14 @@ impl Dentry {
         if let Some(known) = self.cached(name) {
             return known;
         }
-        match self.inode.lookup(name) {
+        let found = loop {
+            match self.inode.lookup(name) {
+                // What is kept in case somebody asks again is in the way of what is asked for now.
+                Err(Errno::ENFILE) if self.tree.release_half() => {}
+                found => break found,
+            }
+        };
+        match found {
             Ok(inode) => Ok(self.adopt(name, inode)),
             Err(error) => {
                 self.forget(name, error == Errno::ENOENT);

@@ -10,7 +10,7 @@ use sync::{Mutex, order};
 use super::Dentry;
 
 /// Dentries a tree keeps alive although nobody uses them.
-pub(super) const KEPT_MAX: usize = 4096;
+pub(super) const KEPT_MAX: usize = 16_384;
 
 /// Names a tree remembers not to exist.
 pub(super) const ABSENT_MAX: usize = 4096;
@@ -80,6 +80,22 @@ impl Tree {
             if kept.by_age.len() > KEPT_MAX { kept.evict() } else { None }
         };
         drop(evicted);
+    }
+
+    /// Keeps the half no more that has been kept longest. Whether there is any.
+    pub(super) fn release_half(&self) -> bool {
+        let released = {
+            let mut kept = self.kept.lock();
+            let half = kept.by_age.len().div_ceil(2);
+            match kept.by_age.keys().nth(half).copied() {
+                Some(middle) => {
+                    let younger = kept.by_age.split_off(&middle);
+                    std::mem::replace(&mut kept.by_age, younger)
+                }
+                None => std::mem::take(&mut kept.by_age),
+            }
+        };
+        !released.is_empty()
     }
 
     /// Keeps it no more.

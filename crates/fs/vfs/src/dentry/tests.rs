@@ -14,6 +14,8 @@ use crate::{Attr, File, FileContext, FileSystem, Inode, Result, SetAttr};
 struct Fake {
     root: Mutex<Weak<Node>>,
     cached: bool,
+    /// Nodes there may be.
+    room: usize,
 }
 
 struct Node {
@@ -83,6 +85,10 @@ impl Inode for Node {
         if !self.names.lock().unwrap().contains(name) {
             return Err(Errno::ENOENT);
         }
+        // Each node has the file system.
+        if Arc::strong_count(&self.fs) > self.fs.room {
+            return Err(Errno::ENFILE);
+        }
         Ok(node(&self.fs, FileType::Regular))
     }
 
@@ -96,7 +102,11 @@ fn node(fs: &Arc<Fake>, kind: FileType) -> Arc<Node> {
 }
 
 fn fake(cached: bool) -> (Arc<Node>, Arc<Dentry>) {
-    let fs = Arc::new(Fake { root: Mutex::default(), cached });
+    fake_with(cached, usize::MAX)
+}
+
+fn fake_with(cached: bool, room: usize) -> (Arc<Node>, Arc<Dentry>) {
+    let fs = Arc::new(Fake { root: Mutex::default(), cached, room });
     let root = node(&fs, FileType::Directory);
     *fs.root.lock().unwrap() = Arc::downgrade(&root);
     let dentry = Dentry::root_of(&*fs);
@@ -160,7 +170,7 @@ fn what_is_kept_is_bounded_and_what_is_used_stays() {
     let (inode, dentry) = fake(true);
     inode.add(b"hot");
     dentry.lookup(b"hot").unwrap();
-    for n in 0..10_000u32 {
+    for n in 0..super::cache::KEPT_MAX + 1000 {
         let name = n.to_string().into_bytes();
         assert!(dentry.lookup(&name).is_err());
         inode.add(&name);
@@ -178,6 +188,26 @@ fn what_is_kept_is_bounded_and_what_is_used_stays() {
     dentry.shrink();
     assert_eq!(dentry.tree.sizes(), (0, 0));
     assert!(dentry.state.lock().names.is_empty());
+}
+
+#[test]
+fn what_is_kept_gives_way_to_what_is_needed() {
+    let (inode, dentry) = fake_with(true, 100);
+    let used: Vec<_> = (0..1000)
+        .map(|n: u32| {
+            let name = n.to_string().into_bytes();
+            inode.add(&name);
+            (n % 20 == 0).then_some(dentry.lookup(&name).unwrap())
+        })
+        .collect();
+    assert_eq!(used.iter().flatten().count(), 50);
+    // What is used does not.
+    let mut more = Vec::new();
+    let full = (1000..1100).find_map(|n: u32| {
+        inode.add(n.to_string().as_bytes());
+        dentry.lookup(n.to_string().as_bytes()).map(|found| more.push(found)).err()
+    });
+    assert_eq!(full, Some(Errno::ENFILE));
 }
 
 #[test]
