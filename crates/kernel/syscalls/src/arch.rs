@@ -30,10 +30,11 @@ pub(crate) fn arch_prctl(cx: &mut Cx<'_>, code: i32, addr: u64) -> SysResult<u64
     }
 }
 
+/// First address that is not a user's (`TASK_SIZE_MAX`).
+pub(crate) const USER_END: u64 = (1 << 47) - abi::PAGE_SIZE;
+
 fn set_base(cx: &mut Cx<'_>, code: i32, addr: u64) -> SysResult<u64> {
-    /// First address that is not a user's (`TASK_SIZE_MAX`).
-    const END: u64 = (1 << 47) - abi::PAGE_SIZE;
-    if addr >= END {
+    if addr >= USER_END {
         return Err(Errno::EPERM.into());
     }
     let mut registers = cx.thread.registers().map_err(Errno::from)?;

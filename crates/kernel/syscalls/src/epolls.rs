@@ -14,6 +14,7 @@ use kernel::BlockError;
 use vfs::{File, OpenFile};
 
 use crate::anon::{creation_flags, install};
+use crate::arch::USER_END;
 use crate::args::Fd;
 use crate::cx::Cx;
 use crate::poll::{TemporaryMask, deadline_in_millis};
@@ -142,6 +143,11 @@ fn wait(
 ) -> SysResult<usize> {
     if max <= 0 || max > MAX_EVENTS {
         return Err(Errno::EINVAL.into());
+    }
+    // Whether they could be there is looked at even when there are none.
+    let end = events.element(max as u64).ok_or(Errno::EFAULT)?;
+    if end.addr().0 > USER_END {
+        return Err(Errno::EFAULT.into());
     }
     let file = cx.io_file(epfd)?;
     let set = epoll(&file)?;
