@@ -104,11 +104,11 @@ impl Outside {
         }
         let frames: Vec<Frame> = std::iter::from_fn(|| stack.next_frame()).collect();
         if !frames.is_empty() {
-            let sending = self.sending.lock();
+            // Before they go, or an answer could be seen before what it answers.
+            frames.iter().for_each(|frame| self.tapped(frame.nic, &frame.bytes, Direction::Out));
+            let _sending = self.sending.lock();
             drop(stack);
             frames.iter().for_each(|frame| self.link.send(frame));
-            drop(sending);
-            frames.iter().for_each(|frame| self.tapped(frame.nic, &frame.bytes, Direction::Out));
         } else {
             drop(stack);
         }
