@@ -60,7 +60,7 @@ pub fn servers() -> (Vec<&'static str>, Vec<&'static str>) {
     let dirs = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
     let is_there = |program: &&str| dirs.iter().any(|dir| Path::new(dir).join(program).exists());
     let missing = SERVERS.iter().flat_map(|(_, needs)| *needs).copied().filter(|need| !is_there(need));
-    let there = SERVERS.iter().filter(|(_, needs)| needs.iter().all(|need| is_there(need)));
+    let there = SERVERS.iter().filter(|(_, needs)| needs.iter().all(&is_there));
     (there.map(|(name, _)| *name).collect(), missing.collect())
 }
 
@@ -136,8 +136,8 @@ impl Programs {
     }
 }
 
-/// Starts the servers, and waits until they are there.
-fn begin(mut serve: Command) -> (Running, ChildStdin) {
+/// Starts the servers of `serve`, and waits until they are there. They end with their input.
+pub fn begin(mut serve: Command) -> (Running, ChildStdin) {
     let mut running =
         Running(serve.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the servers start"));
     let stdin = running.0.stdin.take().expect("a pipe");

@@ -7,7 +7,7 @@
 
 #![expect(clippy::print_stdout, reason = "a skipped test says so")]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rampart_tests::link::{Contents, Link, Running, bundle};
 use rampart_tests::programs::{Programs, Sandboxed};
 use rampart_tests::sandbox::RUNSC;
+use serde_json::json;
 
 /// Longest that any of it may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -113,6 +114,50 @@ fn an_attack_from_outside_is_outlived() {
 fn only_what_is_allowed_is_reached() {
     let rules = "--egress-rules=allow:10.77.0.1@5000-5999,allow:fd77::/64";
     talk("egress", 1500, [&[], &["--egress=deny", rules], &["denied"]]);
+}
+
+/// Rules about a name: its addresses are learned from the guest's own question, and the rules can be replaced.
+#[test]
+fn names_are_learned_and_rules_replaced() {
+    let Some(runsc) = runsc() else { return };
+    if !rampart_tests::programs::servers().0.contains(&"dns") {
+        println!("skipped: no dnsmasq here");
+        assert!(std::env::var_os("CI").is_none(), "nothing may be skipped");
+        return;
+    }
+    let (link, dir) = (Link::new("names", 1500), tempfile::tempdir().expect("a directory"));
+    let mut serve = link.peer("bash");
+    serve.arg(script("apps/serve.sh")).args(["10.77.0.1", "dns", "asyncio"]);
+    let (_servers, _stdin) = rampart_tests::programs::begin(serve);
+    let resolv = dir.path().join("resolv.conf");
+    std::fs::write(&resolv, "nameserver 10.77.0.1\noptions attempts:1 timeout:5\n").expect("written");
+    let mounts = [json!({
+        "destination": "/etc/resolv.conf", "type": "bind", "source": resolv, "options": ["bind", "ro"]
+    })];
+    let text = std::fs::read_to_string(script("names.py")).expect("the script");
+    let contents =
+        Contents { program: &["python3", "-c", &text], capabilities: &[], variables: &[], mounts: &mounts };
+    bundle(dir.path(), &link.ours, contents);
+    let command = |egress: &[&str]| {
+        let mut command = Command::new(&runsc);
+        command
+            .arg("--root")
+            .arg(dir.path().join("root"))
+            .args(["--ignore-cgroups", "--egress=deny"])
+            .args(egress);
+        command
+    };
+    let rules = ["--egress-rules=allow:peer.test@8003", "--egress-resolvers=10.77.0.1"];
+    let mut guest = command(&rules);
+    guest.args(["run", "--bundle"]).arg(dir.path()).arg("names").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut guest = Running(guest.spawn().expect("runsc starts"));
+    let mut said = BufReader::new(guest.0.stdout.take().expect("a pipe")).lines();
+    let mut next = || said.next().and_then(Result::ok).unwrap_or_default();
+    assert_eq!(next(), "denied unknown reached reached");
+    assert!(command(&[]).args(["egress", "names"]).status().expect("runsc starts").success());
+    writeln!(guest.0.stdin.take().expect("a pipe")).expect("it listens");
+    assert_eq!(next(), "denied unknown");
+    assert!(guest.ended_well(LIMIT), "the guest failed");
 }
 
 /// Has real programs serve and be used across a link. Each line of theirs is to be "ok ...".

@@ -107,7 +107,7 @@ END
 
 serve_dns() {
     begin 53 dnsmasq -k --no-resolv --no-hosts --log-facility=- -u root --pid-file= --listen-address="$host" \
-        --bind-interfaces --address=/a.test/192.0.2.7 --address=/a.test/2001:db8::7 \
+        --bind-interfaces --address=/a.test/192.0.2.7 --address=/a.test/2001:db8::7 --address=/peer.test/"$host" \
         --txt-record=long.test,"$(printf 'x%.0s' $(seq 250))" --cname=b.test,a.test
 }
 

@@ -18,7 +18,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use crate::ControlError;
 use crate::message::{ExitStatus, Member, Process, ProcessInfo, Reply, Request, Target, receive, send};
 use crate::metrics::{Family, MAX_FAMILIES, MAX_SAMPLES};
-use crate::network::NetworkConfig;
+use crate::network::{EgressConfig, NetworkConfig};
 
 /// Name of the socket in a container's directory.
 const NAME: &str = "control";
@@ -164,6 +164,11 @@ impl Client {
             Reply::Done => Ok(()),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// Replaces the rules about who may be reached.
+    pub fn set_egress(&self, egress: EgressConfig) -> Result<(), ControlError> {
+        self.done(&Request::Egress(Box::new(egress)))
     }
 
     /// Starts another program with these first descriptors; its pid in the container.

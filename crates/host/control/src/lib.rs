@@ -23,6 +23,7 @@ pub use message::{
     ControlError, ExitStatus, MAX_MESSAGE, Member, Process, ProcessInfo, Reply, Request, Rlimit, Target,
 };
 pub use network::{
-    AddressConfig, EgressConfig, EgressRule, LinkConfig, NeighborConfig, NetworkConfig, RouteConfig,
+    AddressConfig, EgressConfig, EgressRule, EgressTarget, LinkConfig, NeighborConfig, NetworkConfig,
+    RouteConfig,
 };
 pub use server::{Begin, Guest, Server};

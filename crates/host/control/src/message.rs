@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::metrics::Family;
-use crate::network::NetworkConfig;
+use crate::network::{EgressConfig, NetworkConfig};
 
 /// Longest message in bytes. Fits the default send buffer of a Unix socket.
 pub const MAX_MESSAGE: usize = 160 * 1024;
@@ -57,6 +57,8 @@ pub enum Request {
     /// Give a container that has not started links to the outside; the descriptors beside it are theirs. Answered
     /// by [`Reply::Done`].
     Attach(Box<NetworkConfig>),
+    /// Replace the rules about who may be reached. Answered by [`Reply::Done`].
+    Egress(Box<EgressConfig>),
     /// Tell what has been counted. Answered by [`Reply::Metrics`].
     Metrics,
 }

@@ -28,20 +28,37 @@ pub struct EgressConfig {
     pub denies: bool,
     /// In order.
     pub rules: Vec<EgressRule>,
+    /// Who is believed about the addresses of names, and may be asked for those that a rule allows.
+    pub resolvers: Vec<IpAddr>,
 }
 
 /// A rule about who may be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EgressRule {
     /// What is so may be reached, or may not.
     pub allow: bool,
     /// Where to.
-    pub to: IpAddr,
-    /// Bits of that which count.
-    pub prefix: u8,
+    pub to: EgressTarget,
     /// The first port, and the last.
     pub ports: (u16, u16),
+}
+
+/// What a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum EgressTarget {
+    /// The addresses of a network.
+    Network {
+        /// Any of them.
+        ip: IpAddr,
+        /// Bits that they have in common.
+        prefix: u8,
+    },
+    /// Those that a name has: in small letters, without a dot at the end.
+    Name(String),
+    /// Those of every name below one.
+    Below(String),
 }
 
 /// An interface.

@@ -10,7 +10,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use crate::ControlError;
 use crate::message::{ExitStatus, Member, Process, ProcessInfo, Reply, Request, Target, receive, send};
 use crate::metrics::Family;
-use crate::network::NetworkConfig;
+use crate::network::{EgressConfig, NetworkConfig};
 
 /// Most connections at a time; more wait in the socket's queue.
 const MAX_CONNECTIONS: usize = 32;
@@ -31,6 +31,10 @@ pub trait Guest: Send + Sync {
     fn limit_tasks(&self, tasks: Option<u32>) -> Result<(), String>;
     /// Gives it links to the outside, whose sockets these are.
     fn attach(&self, config: &NetworkConfig, sockets: Vec<OwnedFd>) -> Result<(), String>;
+    /// Replaces the rules about who may be reached.
+    fn set_egress(&self, _: &EgressConfig) -> Result<(), String> {
+        Err("the network is the sandbox's".into())
+    }
     /// What the sandbox has counted.
     fn metrics(&self) -> Vec<Family> {
         Vec::new()
@@ -237,6 +241,7 @@ fn answer(shared: &Shared, request: Request, fds: Vec<OwnedFd>) -> Reply {
         Request::Exec(process) => guest().exec(*process, fds).map(Reply::Started),
         Request::Attach(_) if running(shared) => Err("the container runs already".into()),
         Request::Attach(config) => guest().attach(&config, fds).map(|()| Reply::Done),
+        Request::Egress(egress) => guest().set_egress(&egress).map(|()| Reply::Done),
         Request::Create(_) if !running(shared) => Err("the sandbox does not run".into()),
         Request::Create(member) => create(guest().as_ref(), *member, fds),
         Request::Of { container, request } => match guest().member(&container) {

@@ -19,7 +19,7 @@ pub(crate) use arguments::{
     Volume, Wait,
 };
 use compat::Compat;
-use egress::{Egress, Rules};
+use egress::{Egress, Resolvers, Rules};
 
 use crate::install::{Install, Uninstall};
 use crate::metrics::{Export, Serve};
@@ -89,10 +89,14 @@ pub(crate) struct Cli {
     /// Whether a container may reach what no rule is about
     #[arg(long, global = true, value_enum, default_value = "allow")]
     pub(crate) egress: Egress,
-    /// What it may reach and what not: allow:ADDRESS[/BITS][@PORT[-PORT]] or deny:..., with commas between; the
-    /// first that fits decides
+    /// What it may reach and what not: allow:ADDRESS[/BITS][@PORT[-PORT]], allow:[*.]NAME[@PORT[-PORT]] or deny:...,
+    /// with commas between; the first that fits decides
     #[arg(long, global = true, default_value = "", hide_default_value = true, value_parser = egress::rules)]
     pub(crate) egress_rules: Rules,
+    /// Addresses of those who are believed about the addresses of names, with commas between; they may be asked for
+    /// names that a rule allows
+    #[arg(long, global = true, default_value = "", hide_default_value = true, value_parser = egress::resolvers)]
+    pub(crate) egress_resolvers: Resolvers,
     /// Where metric-server listens: HOST:PORT, or the path of a Unix socket
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub(crate) metric_server: Option<String>,
@@ -148,6 +152,8 @@ pub(crate) enum Command {
     Resume(Id),
     /// Change the limits of a container
     Update(Update),
+    /// Replace what a container may reach by what --egress, --egress-rules and --egress-resolvers say
+    Egress(Id),
     /// Remove a stopped container
     Delete(Delete),
     /// List containers
@@ -202,6 +208,7 @@ impl Command {
             Self::Pause(_) => "pause",
             Self::Resume(_) => "resume",
             Self::Update(_) => "update",
+            Self::Egress(_) => "egress",
             Self::Delete(_) => "delete",
             Self::List(_) => "list",
             Self::Exec(_) => "exec",
@@ -228,7 +235,9 @@ impl Command {
         let id = match self {
             Self::Run(arguments) => &arguments.create.id,
             Self::Create(arguments) => &arguments.id,
-            Self::Start(id) | Self::State(id) | Self::Pause(id) | Self::Resume(id) => &id.id,
+            Self::Start(id) | Self::State(id) | Self::Pause(id) | Self::Resume(id) | Self::Egress(id) => {
+                &id.id
+            }
             Self::Kill(arguments) => &arguments.id,
             Self::Update(arguments) => &arguments.id,
             Self::Delete(arguments) => &arguments.id,

@@ -27,6 +27,7 @@ pub(crate) fn run(cli: &Cli) -> Result<u8> {
         Command::Pause(container) => lifecycle::freeze(&root, &container.id, true),
         Command::Resume(container) => lifecycle::freeze(&root, &container.id, false),
         Command::Update(arguments) => update::run(&root, arguments),
+        Command::Egress(container) => update::egress(cli, &root, &container.id),
         Command::Events(arguments) => events::run(&root, arguments),
         Command::ExportMetrics(arguments) => metrics::export(&root, arguments),
         Command::MetricServer(arguments) => metrics::serve(&root, cli.metric_server.as_deref(), arguments),

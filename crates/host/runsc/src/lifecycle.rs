@@ -196,7 +196,7 @@ fn give_network(cli: &Cli, client: &Client, bundle: &oci::Bundle, sentry: i32) -
     }
     let Some(found) = Found::look(&path)? else { return Ok(()) };
     let mut config = found.config.clone();
-    config.egress = cli.egress_rules.config(cli.egress);
+    config.egress = cli.egress_rules.config(cli.egress, &cli.egress_resolvers)?;
     let mut descriptors = found.sockets();
     let file = cli.pcap_log.as_deref().map(|path| File::create(path).with_context(|| format!("{path:?}")));
     let file = file.transpose()?;

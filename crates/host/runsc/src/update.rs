@@ -1,4 +1,4 @@
-//! `runsc update`: other limits for a container.
+//! `runsc update` and `runsc egress`: other limits for a container, and other rules about who it may reach.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use sandbox::{StateRoot, Status};
 use serde_json::{Map, Value, json};
 
-use crate::cli::Update;
+use crate::cli::{Cli, Update};
 use crate::pods::reach_soon;
 
 /// Most bytes of resources that are read.
@@ -35,6 +35,15 @@ pub(crate) fn run(root: &StateRoot, arguments: &Update) -> Result<u8> {
         let tasks = u32::try_from(pids.limit()).ok().filter(|tasks| *tasks > 0);
         reach_soon(root, &container)?.limit_tasks(tasks)?;
     }
+    Ok(0)
+}
+
+/// Runs `egress`.
+pub(crate) fn egress(cli: &Cli, root: &StateRoot, id: &str) -> Result<u8> {
+    let container = root.open(id)?;
+    container.require(&[Status::Created, Status::Running], "change what may be reached from")?;
+    let config = cli.egress_rules.config(cli.egress, &cli.egress_resolvers)?;
+    reach_soon(root, &container)?.set_egress(config)?;
     Ok(0)
 }
 

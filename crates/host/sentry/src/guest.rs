@@ -7,7 +7,7 @@ use abi::poll::PollEvents;
 use abi::process::WaitStatus;
 use abi::signal::{SI_KERNEL, SI_USER, SigInfo, Signal};
 use control::metrics::Family;
-use control::{Guest, NetworkConfig, ProcessInfo, Target};
+use control::{EgressConfig, Guest, NetworkConfig, ProcessInfo, Target};
 use kernel::group::ThreadGroup;
 use kernel::{Kernel, PidNamespace};
 use socket::inet::Network;
@@ -152,6 +152,10 @@ impl Guest for Processes {
 
     fn attach(&self, config: &NetworkConfig, sockets: Vec<OwnedFd>) -> Result<(), String> {
         self.connector.attach(config, sockets)
+    }
+
+    fn set_egress(&self, egress: &EgressConfig) -> Result<(), String> {
+        self.connector.set_egress(egress)
     }
 
     fn metrics(&self) -> Vec<Family> {

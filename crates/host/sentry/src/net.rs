@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use capture::Capture;
-use control::{LinkConfig, NetworkConfig};
+use control::{EgressConfig, EgressTarget, LinkConfig, NetworkConfig};
 use devfs::Randomness;
-use netstack::{Config, Egress, EgressRule, Frame, Neighbor, Nic, Prefix, Route, VNET_LEN};
+use netstack::{
+    Config, Egress, EgressRule, EgressTarget as Target, Frame, Neighbor, Nic, Prefix, Route, VNET_LEN,
+};
 use nix::errno::Errno as HostErrno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -55,6 +57,11 @@ impl Connector {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let waker = EventFd::from_value_and_flags(0, flags)?;
         Ok(Self { network, random, waker: Arc::new(waker), used: AtomicBool::new(false) })
+    }
+
+    /// Replaces the rules about who may be reached.
+    pub(crate) fn set_egress(&self, config: &EgressConfig) -> Result<(), String> {
+        if self.network.set_egress(egress(config)) { Ok(()) } else { Err("there is no network".into()) }
     }
 
     /// Gives the sandbox these links; `sockets` are theirs, and the last the file of `captures`. Only once.
@@ -118,21 +125,28 @@ fn stack(config: &NetworkConfig, seed: u64) -> Config {
         metric: route.metric,
     };
     let neighbor = |known: &control::NeighborConfig| Neighbor { ip: known.ip, mac: known.mac };
-    let rule = |rule: &control::EgressRule| EgressRule {
-        allow: rule.allow,
-        to: Prefix { ip: rule.to, bits: rule.prefix },
-        ports: rule.ports.0..=rule.ports.1,
-    };
     Config {
         nics: config.links.iter().map(nic).collect(),
         routes: config.routes.iter().map(route).collect(),
         neighbors: config.neighbors.iter().map(neighbor).collect(),
-        egress: Egress {
-            denies: config.egress.denies,
-            rules: config.egress.rules.iter().map(rule).collect(),
-        },
+        egress: egress(&config.egress),
         seed,
     }
+}
+
+/// Likewise of who may be reached.
+fn egress(config: &EgressConfig) -> Egress {
+    let rule = |rule: &control::EgressRule| EgressRule {
+        allow: rule.allow,
+        to: match &rule.to {
+            EgressTarget::Network { ip, prefix } => Target::Network(Prefix { ip: *ip, bits: *prefix }),
+            EgressTarget::Name(name) => Target::Name(name.clone()),
+            EgressTarget::Below(name) => Target::Below(name.clone()),
+        },
+        ports: rule.ports.0..=rule.ports.1,
+    };
+    let rules = config.rules.iter().map(rule).collect();
+    Egress { denies: config.denies, rules, resolvers: config.resolvers.clone() }
 }
 
 impl Link for Sockets {

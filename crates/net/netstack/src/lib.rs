@@ -26,7 +26,7 @@ mod stack;
 mod vnet;
 
 pub use config::{Config, Neighbor, Nic, Prefix, Route, TcpSettings};
-pub use egress::{Egress, Rule as EgressRule};
+pub use egress::{Egress, Rule as EgressRule, Target as EgressTarget};
 pub use packet::{checksum, ip_packet};
 pub use stack::{
     ConnId, ConnectError, Counters, Datagram, Event, Failure, Frame, Packet, Report, RoundTrip, SendError,

@@ -24,7 +24,7 @@ use smoltcp::wire::HardwareAddress;
 
 use crate::config::{Config, Nic};
 use crate::device::{self, Port};
-use crate::egress::Answerable;
+use crate::egress::{Egress, Policy};
 use crate::neighbor::Neighbors;
 use crate::reassembly::Reassembly;
 
@@ -51,7 +51,7 @@ pub struct Stack<H> {
     reassembly: Reassembly,
     connections: Connections<H>,
     nothing: SocketSet<'static>,
-    answerable: Answerable,
+    policy: Policy,
     denied: u64,
     /// Packets are told of whole as well.
     hears: bool,
@@ -90,12 +90,12 @@ impl<H: Clone> Stack<H> {
         let counters = vec![Counters::default(); ports.len()];
         Self {
             ident: config.seed as u32,
+            policy: Policy::new(config.egress.clone()),
             config,
             ports,
             reassembly: Reassembly::default(),
             connections: Connections::default(),
             nothing: SocketSet::new(Vec::new()),
-            answerable: Answerable::default(),
             denied: 0,
             hears: false,
             errors: (icmp::ERRORS_AT_ONCE, now),
@@ -108,6 +108,11 @@ impl<H: Clone> Stack<H> {
     /// What it was made with.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Other rules about who may be reached. Connections that there are go on.
+    pub fn set_egress(&mut self, egress: Egress) {
+        self.policy.replace(egress);
     }
 
     /// Connections and datagrams that [`Config::egress`] has not let go.

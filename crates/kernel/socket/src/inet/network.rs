@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use abi::Errno;
 use cred::{CapSet, Credentials};
-use netstack::{Counters, SendError};
+use netstack::{Counters, Egress, SendError};
 use sync::{Mutex, order};
 use vfs::Result;
 
@@ -155,6 +155,14 @@ impl Network {
         first
     }
 
+    /// Replaces the rules about who may be reached outside; `false` when there are no links. Connections that there are
+    /// go on.
+    pub fn set_egress(&self, egress: Egress) -> bool {
+        let Some(outside) = self.outside() else { return false };
+        outside.with(|stack, _| stack.set_egress(egress));
+        true
+    }
+
     /// Those with `CAP_NET_RAW` may have raw and packet sockets from now on (`--net-raw`), whose rings are in `memory`.
     pub fn allow_raw(&self, memory: Memory) {
         // Whose memory it is makes no difference.
@@ -174,7 +182,7 @@ impl Network {
     /// Sends a frame out of interface `index`.
     pub(crate) fn send_frame(&self, index: u32, frame: &[u8]) -> Result<()> {
         let outside = self.outside().ok_or(Errno::EOPNOTSUPP)?;
-        outside.with(|stack, _| stack.send_frame_as_is(index, frame)).map_err(|error| match error {
+        outside.with(|stack, now| stack.send_frame_as_is(index, frame, now)).map_err(|error| match error {
             SendError::Denied => Errno::EPERM,
             // The loopback, over which there are no frames.
             SendError::NoRoute => Errno::EOPNOTSUPP,

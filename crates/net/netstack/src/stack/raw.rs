@@ -89,7 +89,7 @@ impl<H: Clone> Stack<H> {
     }
 
     fn send_made(&mut self, out: Outgoing, now: Duration) -> Result<(), SendError> {
-        if !self.may_go(out.packet()) {
+        if !self.may_go(out.packet(), now) {
             self.denied += 1;
             return Err(SendError::Denied);
         }
@@ -100,7 +100,7 @@ impl<H: Clone> Stack<H> {
     ///
     /// # Errors
     /// When it may not go, is too long, or is none.
-    pub fn send_frame_as_is(&mut self, nic: u32, frame: &[u8]) -> Result<(), SendError> {
+    pub fn send_frame_as_is(&mut self, nic: u32, frame: &[u8], now: Duration) -> Result<(), SendError> {
         let at = self.ports.iter().position(|port| port.nic.index == nic).ok_or(SendError::NoRoute)?;
         let (Some(port), Some(counters)) = (self.ports.get(at), self.counters.get_mut(at)) else {
             return Err(SendError::NoRoute);
@@ -116,9 +116,9 @@ impl<H: Clone> Stack<H> {
         counters.sent.0 += 1;
         counters.sent.1 += frame.len() as u64;
         let may = match u16::from_be_bytes([head[12], head[13]]) {
-            IPV4 | IPV6 => self.may_go(rest),
+            IPV4 | IPV6 => self.may_go(rest, now),
             ARP => true,
-            _ => !self.config.egress.is_strict(),
+            _ => !self.policy.is_strict(),
         };
         if !may {
             self.denied += 1;
@@ -130,8 +130,8 @@ impl<H: Clone> Stack<H> {
     }
 
     /// Do the rules let this packet go?
-    fn may_go(&self, bytes: &[u8]) -> bool {
-        if !self.config.egress.is_strict() {
+    fn may_go(&self, bytes: &[u8], now: Duration) -> bool {
+        if !self.policy.is_strict() {
             return true;
         }
         let Some(view) = packet::view(bytes).filter(is_plain) else { return false };
@@ -141,8 +141,8 @@ impl<H: Clone> Stack<H> {
             }
             _ => None,
         };
-        let Some(port) = port else { return self.config.egress.allows_all(view.to) };
-        self.config.egress.allows(SocketAddr::new(view.to, port))
+        let Some(port) = port else { return self.policy.allows_all(view.to, now) };
+        self.policy.allows(SocketAddr::new(view.to, port), now)
     }
 }
 
@@ -156,14 +156,17 @@ fn is_plain(view: &View<'_>) -> bool {
 mod tests {
     use crate::config::Prefix;
     use crate::simulate::{address, config};
-    use crate::{Egress, EgressRule, SendError, Stack, ip_packet};
+    use crate::{Egress, EgressRule, EgressTarget, SendError, Stack, ip_packet};
     use std::time::Duration;
 
     /// One that lets out to port 80 of its peer alone.
     fn strict() -> Stack<u32> {
-        let to = Prefix { ip: address(1, false), bits: 32 };
+        let to = EgressTarget::Network(Prefix { ip: address(1, false), bits: 32 });
         let rules = vec![EgressRule { allow: true, to, ports: 80..=80 }];
-        let config = crate::Config { egress: Egress { denies: true, rules }, ..config(0, 1500, false) };
+        let config = crate::Config {
+            egress: Egress { denies: true, rules, resolvers: Vec::new() },
+            ..config(0, 1500, false)
+        };
         Stack::new(config, Duration::ZERO)
     }
 
@@ -189,11 +192,17 @@ mod tests {
         assert_eq!(stack.send_whole(&routed, Duration::ZERO), Err(SendError::Denied));
         let frame = |kind: u16, packet: &[u8]| [&[2; 12][..], &kind.to_be_bytes(), packet].concat();
         let good = ip_packet(ends, 6, &datagram(80), (64, 0)).expect("a packet");
-        assert_eq!(stack.send_frame_as_is(2, &frame(0x800, &good)), Ok(()));
-        assert_eq!(stack.send_frame_as_is(2, &frame(0x800, &routed)), Err(SendError::Denied));
-        assert_eq!(stack.send_frame_as_is(2, &frame(0x88b5, &[0; 50])), Err(SendError::Denied));
-        assert_eq!(stack.send_frame_as_is(2, &frame(0x800, &[0; 1501])), Err(SendError::TooLong));
-        assert_eq!(stack.send_frame_as_is(9, &frame(0x800, &good)), Err(SendError::NoRoute));
+        assert_eq!(stack.send_frame_as_is(2, &frame(0x800, &good), Duration::ZERO), Ok(()));
+        assert_eq!(stack.send_frame_as_is(2, &frame(0x800, &routed), Duration::ZERO), Err(SendError::Denied));
+        assert_eq!(
+            stack.send_frame_as_is(2, &frame(0x88b5, &[0; 50]), Duration::ZERO),
+            Err(SendError::Denied)
+        );
+        assert_eq!(
+            stack.send_frame_as_is(2, &frame(0x800, &[0; 1501]), Duration::ZERO),
+            Err(SendError::TooLong)
+        );
+        assert_eq!(stack.send_frame_as_is(9, &frame(0x800, &good), Duration::ZERO), Err(SendError::NoRoute));
         assert_eq!(stack.denied(), 7);
     }
 }

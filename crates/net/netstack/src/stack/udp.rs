@@ -34,8 +34,8 @@ impl<H: Clone> Stack<H> {
             return None;
         }
         let ends = (SocketAddr::new(view.to, to), SocketAddr::new(view.from, from));
-        if self.config.egress.is_strict() && self.config.is_own(view.to) {
-            self.answerable.heard(ends, now);
+        if self.config.is_own(view.to) {
+            self.policy.hears(ends, view.payload.get(8..len).unwrap_or_default(), now);
         }
         self.events.push(Event::Datagram(Datagram {
             from: ends.1,
@@ -68,7 +68,7 @@ impl<H: Clone> Stack<H> {
         now: Duration,
     ) -> Result<(), SendError> {
         let (at, _) = self.way(from.ip(), to.ip()).ok_or(SendError::NoRoute)?;
-        if !self.config.egress.allows(to) && !self.answerable.has((from, to), now) {
+        if !self.policy.sends((from, to), data, now) {
             self.denied += 1;
             return Err(SendError::Denied);
         }

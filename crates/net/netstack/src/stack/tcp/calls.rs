@@ -35,7 +35,7 @@ impl<H: Clone> Stack<H> {
     ) -> Result<ConnId, ConnectError> {
         let (local, remote) = plain(ends);
         let (at, _) = self.way(local.ip(), remote.ip()).ok_or(ConnectError::NoRoute)?;
-        if !self.config.egress.allows(remote) {
+        if !self.policy.allows(remote, now) {
             self.denied += 1;
             return Err(ConnectError::Denied);
         }
