@@ -5,12 +5,13 @@
 //! `tests/apps/` that uses real programs ([`app`]). [`run`] runs a command under a deadline, [`sandbox`] the
 //! same command natively and under `runsc do`. What fails natively is a mistake of the test; what holds
 //! natively and fails in the sandbox is a flaw of ours, or in the list of [`known`] ones. [`posture`]
-//! looks at a sandbox from the host, [`fuzz`] has the targets of fuzzers, [`link`] and [`programs`] are of network
+//! looks at a sandbox from the host, [`fuzz`] has the targets of fuzzers, [`bundle`] is for tests of the OCI runtime, [`link`] and [`programs`] are of network
 //! tests.
 #![forbid(unsafe_code)]
 
 pub mod app;
 pub mod build;
+pub mod bundle;
 pub mod fuzz;
 pub mod known;
 pub mod leftovers;

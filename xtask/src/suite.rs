@@ -20,6 +20,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("ld", "binutils"),
     ("make", "make"),
     ("busybox", "busybox-static"),
+    ("runc", "runc"),
     ("git", "git"),
     ("python3", "python3"),
     ("perl", "perl"),

@@ -1,4 +1,4 @@
-//! The tree of `/dev` and its memory devices (`mem(4)`, `null(4)`, `random(4)`).
+//! Character devices by their numbers: memory devices (`null(4)`, `random(4)`) and the terminal of a process.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use abi::Errno;
 use abi::fs::{OpenFlags, make_dev};
 use abi::poll::PollEvents;
 use guestmem::{IoSink, IoSource};
-use kernfs::{Spec, StaticDir};
+use kernfs::Spec;
 use memmap::{Backing, MapIdentity, MapRequest, Mappable};
 use sync::wait::WaitQueue;
 use vfs::{File, FileContext, Result, SeekFrom};
@@ -27,77 +27,58 @@ pub trait Randomness: Send + Sync {
     fn fill(&self, buf: &mut [u8]) -> Result<()>;
 }
 
-/// What `/dev` is made of.
-pub struct DevConfig {
-    /// Random bytes.
-    pub random: Arc<dyn Randomness>,
-    /// Sessions and groups.
-    pub jobs: Arc<dyn JobControl>,
-    /// Terminals for `ptmx`.
-    pub devpts: Arc<Devpts>,
-    /// `/dev/console`, when the container has a terminal.
-    pub console: Option<Arc<Tty>>,
+/// Nodes that every `/dev` has, as major and minor number (OCI runtime spec, "Default Devices"); all may use them.
+pub const NODES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Links that every `/dev` has, and where they lead.
+pub const LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+
+/// The number of `/dev/ptmx`.
+pub const PTMX: (u32, u32) = (5, 2);
+
+/// What is behind the numbers of character devices. Terminals of `/dev/pts` are not here: their nodes open only there.
+pub struct Drivers {
+    random: Arc<dyn Randomness>,
+    jobs: Arc<dyn JobControl>,
+    devpts: Arc<Devpts>,
 }
 
-/// The tree to mount at `/dev` (type `devtmpfs`, or copied node by node into a tmpfs).
-pub fn dev_tree(config: &DevConfig) -> StaticDir {
-    let jobs = Arc::clone(&config.jobs);
-    let tty = move |cx: &FileContext<'_>, flags: OpenFlags| -> Result<Arc<dyn File>> {
-        let tty = jobs.terminal(cx).ok_or(Errno::ENXIO)?;
-        Ok(Arc::new(tty.open_slave(cx, flags | OpenFlags::NOCTTY)?))
-    };
-    let dir = StaticDir::new()
-        .with("null", memory(3, || Arc::new(Null)))
-        .with("zero", memory(5, || Arc::new(Zero { full: false })))
-        .with("full", memory(7, || Arc::new(Zero { full: true })))
-        .with("random", random(8, &config.random))
-        .with("urandom", random(9, &config.random))
-        .with("tty", Spec::char_device(0o666, make_dev(5, 0), tty).changeable())
-        .with("ptmx", config.devpts.ptmx(0o666).changeable())
-        .with("fd", Spec::symlink("/proc/self/fd"))
-        .with("stdin", Spec::symlink("/proc/self/fd/0"))
-        .with("stdout", Spec::symlink("/proc/self/fd/1"))
-        .with("stderr", Spec::symlink("/proc/self/fd/2"))
-        .dir("pts", StaticDir::new())
-        .dir("shm", StaticDir::new())
-        .dir("mqueue", StaticDir::new());
-    match &config.console {
-        Some(console) => dir.with("console", console_spec(console)),
-        None => dir,
+impl Drivers {
+    /// With random bytes, sessions and groups, and terminals from these.
+    pub fn new(random: Arc<dyn Randomness>, jobs: Arc<dyn JobControl>, devpts: Arc<Devpts>) -> Self {
+        Self { random, jobs, devpts }
+    }
+
+    /// Opens the device with this number, wherever its node is; `ENXIO` when there is none.
+    pub fn open(&self, cx: &FileContext<'_>, rdev: u64, flags: OpenFlags) -> Result<Arc<dyn File>> {
+        match (abi::fs::dev_major(rdev), abi::fs::dev_minor(rdev)) {
+            (1, 3) => Ok(Arc::new(Null)),
+            (1, 5) => Ok(Arc::new(Zero { full: false })),
+            (1, 7) => Ok(Arc::new(Zero { full: true })),
+            (1, 8 | 9) => Ok(Arc::new(Random { source: Arc::clone(&self.random), queue: WaitQueue::new() })),
+            (5, 0) => {
+                let tty = self.jobs.terminal(cx).ok_or(Errno::ENXIO)?;
+                Ok(Arc::new(tty.open_slave(cx, flags | OpenFlags::NOCTTY)?))
+            }
+            PTMX => Ok(Arc::new(self.devpts.open_master(cx)?)),
+            _ => Err(Errno::ENXIO),
+        }
     }
 }
 
-fn console_spec(console: &Arc<Tty>) -> Spec {
+/// `/dev/console` of a container that has a terminal: a file to be mounted there.
+pub fn console(console: &Arc<Tty>) -> Spec {
     let console = Arc::clone(console);
     let open = move |cx: &FileContext<'_>, flags: OpenFlags| -> Result<Arc<dyn File>> {
         Ok(Arc::new(console.open_slave(cx, flags)?))
     };
     Spec::char_device(0o620, make_dev(5, 1), open).changeable()
-}
-
-fn memory(minor: u32, make: impl Fn() -> Arc<dyn File> + Send + Sync + 'static) -> Spec {
-    let open = move |_: &FileContext<'_>, _: OpenFlags| -> Result<Arc<dyn File>> { Ok(make()) };
-    Spec::char_device(0o666, make_dev(1, minor), open).changeable()
-}
-
-fn random(minor: u32, source: &Arc<dyn Randomness>) -> Spec {
-    let source = Arc::clone(source);
-    memory(minor, move || Arc::new(Random { source: Arc::clone(&source), queue: WaitQueue::new() }))
-}
-
-/// Opens a memory device by number, for nodes that `mknod(2)` made in an ordinary file system; `ENXIO`
-/// for others.
-pub fn open_memory(rdev: u64, source: &Arc<dyn Randomness>) -> Result<Arc<dyn File>> {
-    if abi::fs::dev_major(rdev) != 1 {
-        return Err(Errno::ENXIO);
-    }
-    match abi::fs::dev_minor(rdev) {
-        3 => Ok(Arc::new(Null)),
-        5 => Ok(Arc::new(Zero { full: false })),
-        7 => Ok(Arc::new(Zero { full: true })),
-        8 | 9 => Ok(Arc::new(Random { source: Arc::clone(source), queue: WaitQueue::new() })),
-        _ => Err(Errno::ENXIO),
-    }
 }
 
 /// Takes everything from a source and forgets it. As on Linux, the bytes are not even looked at.
@@ -239,7 +220,6 @@ mod tests {
     use crate::job::NoJobs;
     use cred::Credentials;
     use guestmem::{SliceSource, VecSink};
-    use kernfs::Directory;
 
     struct Sevens;
 
@@ -250,13 +230,18 @@ mod tests {
         }
     }
 
+    fn drivers() -> Drivers {
+        let jobs: Arc<dyn JobControl> = Arc::new(NoJobs);
+        Drivers::new(Arc::new(Sevens), Arc::clone(&jobs), Devpts::new(jobs))
+    }
+
     #[test]
     fn memory_devices_do_what_their_names_say() -> Result<()> {
         let cred = Credentials::root();
         let cx = FileContext { cred: &cred, pid: 1, tid: 1 };
-        let random: Arc<dyn Randomness> = Arc::new(Sevens);
+        let drivers = drivers();
         let try_out = |minor| -> Result<(Vec<u8>, Result<usize>)> {
-            let file = open_memory(make_dev(1, minor), &random)?;
+            let file = drivers.open(&cx, make_dev(1, minor), OpenFlags::RDWR)?;
             let mut sink = VecSink::new(3);
             file.read(&cx, 0, &mut sink)?;
             Ok((sink.bytes, file.write(&cx, 0, &mut SliceSource(b"abc"))))
@@ -270,22 +255,13 @@ mod tests {
     }
 
     #[test]
-    fn the_tty_of_a_process_without_one_does_not_open() -> Result<()> {
+    fn terminals_open_where_there_are_any() -> Result<()> {
         let cred = Credentials::root();
         let cx = FileContext { cred: &cred, pid: 1, tid: 1 };
-        let jobs: Arc<dyn JobControl> = Arc::new(NoJobs);
-        let config = DevConfig {
-            random: Arc::new(Sevens),
-            devpts: Devpts::new(Arc::clone(&jobs)),
-            jobs,
-            console: None,
-        };
-        let tree = dev_tree(&config);
-        let kernfs::Content::Other { opener, .. } = tree.lookup(b"tty")?.content else {
-            return Err(Errno::ENODEV);
-        };
-        assert_eq!(opener.open(&cx, OpenFlags::RDWR).err(), Some(Errno::ENXIO));
-        assert_eq!(tree.list(0)?.len(), 14);
+        let open = |major, minor| drivers().open(&cx, make_dev(major, minor), OpenFlags::RDWR);
+        assert_eq!(open(5, 0).err(), Some(Errno::ENXIO));
+        assert!(open(5, 2)?.as_any().is::<crate::tty::MasterFile>());
+        assert_eq!(open(136, 0).err(), Some(Errno::ENXIO));
         Ok(())
     }
 }

@@ -103,7 +103,8 @@ fn identity(out: &mut String, f: &Facts) -> std::fmt::Result {
         write!(out, "{group} ")?;
     }
     let outer = [f.pid, f.tid, f.group, f.session];
-    writeln!(out)?;
+    // Behind an empty list there is a blank too.
+    writeln!(out, "{}", if c.groups.is_empty() { " " } else { "" })?;
     for (name, kind) in ["NStgid", "NSpid", "NSpgid", "NSsid"].into_iter().zip(0..) {
         write!(out, "{name}:")?;
         for numbers in std::iter::once(&outer).chain(&f.inner) {

@@ -32,6 +32,7 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let boot = BootConfig {
+        devices: Vec::new(),
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         sysctls: BTreeMap::new(),
@@ -101,6 +102,7 @@ fn kernel(target: &str, name: &str, options: &[&str]) -> Mount {
         readonly: options.contains(&"ro"),
         shared: false,
         overlay: sentry::Overlay::None,
+        name: None,
         options: options.iter().filter(|option| **option != "ro").map(|&option| option.into()).collect(),
     }
 }
@@ -118,6 +120,7 @@ fn mounts(cli: &Cli, arguments: &Do, rootfs: &Path) -> Result<(Vec<Mount>, Vec<A
         readonly: false,
         shared,
         overlay,
+        name: None,
         options: overlay_options(cli),
     };
     let mut mounts = vec![root];
@@ -150,7 +153,15 @@ fn mounts(cli: &Cli, arguments: &Do, rootfs: &Path) -> Result<(Vec<Mount>, Vec<A
         attachments.push(Attachment { path, readonly: *readonly, submounts: Submounts::Copied });
         let shared = cli.file_access_mounts == FileAccess::Shared;
         let overlay = sentry::Overlay::None;
-        mounts.push(Mount { target, source, readonly: *readonly, shared, overlay, options: Vec::new() });
+        mounts.push(Mount {
+            target,
+            source,
+            readonly: *readonly,
+            shared,
+            overlay,
+            name: None,
+            options: Vec::new(),
+        });
     }
     Ok((mounts, attachments))
 }
@@ -204,7 +215,7 @@ fn mounts_of_host(
             readonly: readonly || covered,
             submounts: Submounts::LeftOut,
         });
-        mounts.push(Mount { target, source, readonly, shared, overlay, options: Vec::new() });
+        mounts.push(Mount { target, source, readonly, shared, overlay, name: None, options: Vec::new() });
     }
     Ok(())
 }

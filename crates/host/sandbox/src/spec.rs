@@ -4,8 +4,10 @@ use std::path::Path;
 use std::str::FromStr;
 
 use oci::{Bundle, Spec};
-use oci_spec::runtime::{Mount as SpecMount, Process as SpecProcess};
-use sentry::{BootConfig, InheritedFds, Mount, Overlay, Process, Resources, Rlimit, Source};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount as SpecMount, Process as SpecProcess};
+use sentry::{
+    BootConfig, Device, DeviceKind, InheritedFds, Mount, Overlay, Process, Resources, Rlimit, Source,
+};
 
 use crate::{Attachment, SandboxError, Submounts};
 
@@ -53,6 +55,7 @@ pub fn boot_config(
         readonly,
         shared: settings.shared_root,
         overlay,
+        name: None,
         options: settings.overlay_options.clone(),
     };
     let root_attachment = Attachment {
@@ -74,6 +77,7 @@ pub fn boot_config(
         // Looking for calls takes processor time, of which such a container has none to spare.
         fast_path: settings.fast_path && !has_cpu_quota(spec),
         mounts,
+        devices: devices(spec)?,
         masked_paths: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
         readonly_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
         sysctls: linux.and_then(|linux| linux.sysctl().clone()).into_iter().flatten().collect(),
@@ -86,6 +90,31 @@ pub fn boot_config(
         fds: InheritedFds::default(),
     };
     Ok((config, attachments))
+}
+
+/// The nodes that the spec wants. A mode that is not given is for all, as for runc.
+fn devices(spec: &Spec) -> Result<Vec<Device>, SandboxError> {
+    let wanted = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
+    let number = |number: i64| {
+        let reason = "no device has such a number";
+        u32::try_from(number).map_err(|_| SandboxError::Spec { field: "linux.devices", reason })
+    };
+    let device = |device: &LinuxDevice| {
+        Ok(Device {
+            path: text(device.path(), "linux.devices.path")?,
+            kind: match device.typ() {
+                LinuxDeviceType::B => DeviceKind::Block,
+                LinuxDeviceType::P => DeviceKind::Fifo,
+                _ => DeviceKind::Char,
+            },
+            major: number(device.major())?,
+            minor: number(device.minor())?,
+            mode: device.file_mode().unwrap_or(0o666) & 0o777,
+            uid: device.uid().unwrap_or(0),
+            gid: device.gid().unwrap_or(0),
+        })
+    };
+    wanted.into_iter().flatten().map(device).collect()
 }
 
 /// The filter of the spec's profile, as a Sentry is told it.
@@ -165,9 +194,13 @@ fn translate(
     } else {
         Source::Kernel(kind.into())
     };
+    // What is mounted from the host is not called by its place there.
+    let name =
+        mount.source().as_deref().and_then(Path::to_str).filter(|_| matches!(source, Source::Kernel(_)));
+    let name = name.map(str::to_owned);
     let options = options.into_iter().filter(|option| !PLACEMENT.contains(&option.as_str())).collect();
     let target = text(mount.destination(), "mounts.destination")?;
-    Ok(Mount { target, source, readonly, shared, overlay: Overlay::None, options })
+    Ok(Mount { target, source, readonly, shared, overlay: Overlay::None, name, options })
 }
 
 /// A process of a spec: the container's first, or one for `exec`.

@@ -26,6 +26,8 @@ pub struct BootConfig {
     pub fast_path: bool,
     /// Mounts in order. The first one is the root, its target `/`.
     pub mounts: Vec<Mount>,
+    /// Nodes of devices beside those that every container has, when `/dev` is the Sentry's to fill.
+    pub devices: Vec<Device>,
     /// What is hidden: a directory under an empty one, a file under `/dev/null`. Missing ones are passed over.
     pub masked_paths: Vec<String>,
     /// What cannot be written to. Missing ones are passed over.
@@ -82,8 +84,42 @@ pub struct Mount {
     pub shared: bool,
     /// What lies over it, which must be a directory then.
     pub overlay: Overlay,
+    /// What it is called in `/proc/mounts`; by its type without a name.
+    pub name: Option<String>,
     /// Options for the file system that takes the writes, and that are not flags of the mount, such as `size=64k`.
     pub options: Vec<String>,
+}
+
+/// A node of a device (`mknod(2)`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Absolute path in the guest.
+    pub path: String,
+    /// What kind.
+    pub kind: DeviceKind,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What a node of a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// A character device.
+    Char,
+    /// A block device.
+    Block,
+    /// A named pipe.
+    Fifo,
 }
 
 /// What a mount shows.
@@ -146,6 +182,9 @@ pub enum BootError {
         /// Why.
         errno: Errno,
     },
+    /// A node of a device cannot be made.
+    #[error("filling /dev: {0}")]
+    Devices(Errno),
     /// There is no working connection to the Gofer.
     #[error("connecting to the gofer: {0}")]
     Gofer(Errno),

@@ -116,6 +116,8 @@ fn options(mount: &Mount) -> String {
             text.push_str(name);
         }
     }
+    // What Linux does when nothing is said of it, and says.
+    text.push_str(if flags.contains(MountFlags::NOATIME) { ",noatime" } else { ",relatime" });
     let own = mount.fs().options();
     if !own.is_empty() {
         text.push(',');

@@ -6,7 +6,7 @@
 //!
 //! [`platforms`] has the backends and the choice among them.
 //!
-//! `tree` makes the mounts, `files` shows them in `/proc`, `memory`, `random` and `stdio` are the host's
+//! `tree` makes the mounts, `dev` fills `/dev`, `files` shows them in `/proc`, `memory`, `random` and `stdio` are the host's
 //! part of tmpfs, `/dev/urandom` and descriptors 0 to 2; `jobs` and `console` connect terminals;
 //! `net` reads and sends the frames of links to the outside. `watch` wakes those who wait for descriptors of the host. `process` gets
 //! processes ready, `guest` lets `runsc` control them, and `metrics` tells it what was counted.
@@ -14,6 +14,7 @@
 
 mod boot;
 mod console;
+mod dev;
 mod files;
 mod guest;
 mod jobs;
@@ -33,7 +34,7 @@ mod tree;
 mod watch;
 
 pub use boot::{
-    BootConfig, BootError, Confinement, ExitStatus, Inherited, InheritedFds, Mount, Overlay, Process,
-    Resources, Rlimit, Source,
+    BootConfig, BootError, Confinement, Device, DeviceKind, ExitStatus, Inherited, InheritedFds, Mount,
+    Overlay, Process, Resources, Rlimit, Source,
 };
 pub use start::{Early, run};

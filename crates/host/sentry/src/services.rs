@@ -6,7 +6,7 @@ use std::time::Duration;
 use abi::Errno;
 use abi::fs::{FileType, OpenFlags, make_dev};
 use anonfs::AnonFs;
-use devfs::Randomness;
+use devfs::{Drivers, Randomness};
 use kernel::Task;
 use ktime::HostClock;
 use loader::CpuFacts;
@@ -20,21 +20,19 @@ use vfs::{Attr, DeviceOpener, File, FileContext, FileSystem, VfsPath};
 use crate::memory::HostMemory;
 use crate::tree::Materials;
 
-/// Opens the memory devices by number, for nodes that `mknod(2)` made.
-struct Devices {
-    random: Arc<dyn Randomness>,
-}
+/// Opens devices by number.
+struct Devices(Drivers);
 
 impl DeviceOpener for Devices {
     fn open(
         &self,
-        _cx: &FileContext<'_>,
+        cx: &FileContext<'_>,
         _path: &VfsPath,
         attr: &Attr,
-        _flags: OpenFlags,
+        flags: OpenFlags,
     ) -> vfs::Result<Arc<dyn File>> {
         match attr.kind {
-            FileType::CharDevice => devfs::devices::open_memory(attr.rdev, &self.random),
+            FileType::CharDevice => self.0.open(cx, attr.rdev, flags),
             _ => Err(Errno::ENXIO),
         }
     }
@@ -50,9 +48,9 @@ impl FileSystemTypes for Types {
         match name {
             b"proc" => Ok(self.0.proc(&task.children_pid_ns())?),
             b"sysfs" => Ok(self.0.sys()),
-            b"mqueue" => Ok(self.0.tmpfs(&options)),
+            b"mqueue" => Ok(self.0.tmpfs("mqueue", &options)),
             b"devpts" => Ok(self.0.devpts()),
-            b"tmpfs" | b"ramfs" => Ok(self.0.tmpfs(&options)),
+            b"tmpfs" | b"ramfs" => Ok(self.0.tmpfs("tmpfs", &options)),
             _ => Err(Errno::ENODEV),
         }
     }
@@ -68,7 +66,7 @@ pub(crate) fn services(
 ) -> Services {
     Services::new(Parts {
         file_systems: Arc::new(Types(Arc::clone(materials))),
-        devices: Arc::new(Devices { random: Arc::clone(&random) }),
+        devices: Arc::new(Devices(materials.drivers())),
         shared_memory: Memfds::new(),
         random,
         cpu,

@@ -8,9 +8,8 @@ use abi::Errno;
 use abi::fs::{FileType, Permissions};
 use abi::time::Timespec;
 use cred::Credentials;
-use devfs::devices::{DevConfig, dev_tree};
 use devfs::job::JobControl;
-use devfs::{Devpts, Randomness, Tty};
+use devfs::{Devpts, Drivers, Randomness, Tty};
 use goferfs::{Client, GoferFs, MountOptions, SocketTransport, Transport};
 use kernel::{Kernel, PidNamespace};
 use kernfs::{FsInfo, KernFs, Spec, StaticDir};
@@ -27,6 +26,7 @@ use vfs::{
 
 use crate::BootError;
 use crate::boot::{BootConfig, Mount as MountConfig, Overlay, Source};
+use crate::dev::{self, Ptmx};
 use crate::files::Files;
 use crate::memory::HostMemory;
 
@@ -85,12 +85,24 @@ pub(crate) fn build(
         let fs = builder.overlaid(mount)?;
         let kind = fs.root().attr().map_err(fail)?.kind;
         let at = place(&context, mount.target.as_bytes(), kind).map_err(fail)?;
-        let name = fs.type_name();
-        namespace.attach(Mount::new(fs, name, flags(mount)), &at).map_err(fail)?;
+        let name = mount.name.as_deref().unwrap_or(fs.type_name());
+        namespace.attach(Mount::new(Arc::clone(&fs), name, flags(mount)), &at).map_err(fail)?;
+        if let Some(ptmx) = ptmx(mount) {
+            dev::fill((&namespace, &context), &builder, ptmx, &config.devices).map_err(BootError::Devices)?;
+        }
     }
     crate::paths::apply(config, &namespace, &context)?;
     root_mount.set_flags(flags(root));
     Ok((namespace, context))
+}
+
+/// What `/dev/ptmx` is when `mount` is a `/dev` to be filled: engines mount a tmpfs there, and leave it to runtimes.
+fn ptmx(mount: &MountConfig) -> Option<Ptmx> {
+    match &mount.source {
+        Source::Kernel(name) if mount.target == "/dev" && name == "tmpfs" => Some(Ptmx::Link),
+        Source::Kernel(name) if name == "devtmpfs" => Some(Ptmx::Node),
+        _ => None,
+    }
 }
 
 fn flags(mount: &MountConfig) -> MountFlags {
@@ -109,7 +121,7 @@ fn flags(mount: &MountConfig) -> MountFlags {
 }
 
 /// Where something of `kind` is to be mounted: what is there, or else made for it, as runtimes do.
-fn place(context: &FsContext, target: &[u8], kind: FileType) -> vfs::Result<VfsPath> {
+pub(crate) fn place(context: &FsContext, target: &[u8], kind: FileType) -> vfs::Result<VfsPath> {
     let cred = Credentials::root();
     let start = WalkStart { root: &context.root, at: &context.root };
     match vfs::walk(start, target, WalkFlags::FOLLOW, &cred) {
@@ -131,9 +143,9 @@ fn place(context: &FsContext, target: &[u8], kind: FileType) -> vfs::Result<VfsP
 }
 
 /// Makes file systems, each with a device number of its own.
-struct Builder<'a> {
+pub(crate) struct Builder<'a> {
     materials: &'a Materials,
-    own: &'a Own,
+    pub(crate) own: &'a Own,
 }
 
 impl Builder<'_> {
@@ -173,30 +185,25 @@ impl Builder<'_> {
         Ok(match name {
             "proc" => self.materials.proc(&self.own.pid_ns)?,
             "sysfs" => self.materials.sys(),
-            "devtmpfs" => self.dev(),
-            // Engines mount a tmpfs at /dev and fill it; there is nobody to fill it here.
-            "tmpfs" if mount.target == "/dev" => self.dev(),
             "devpts" => self.materials.devpts(),
-            "tmpfs" | "mqueue" | "cgroup" | "cgroup2" => self.materials.tmpfs(&mount.options),
+            "devtmpfs" => self.materials.tmpfs("devtmpfs", &with_mode(&mount.options, "mode=755")),
+            "tmpfs" => self.materials.tmpfs("tmpfs", &mount.options),
+            "mqueue" => self.materials.tmpfs("mqueue", &mount.options),
+            "cgroup" => self.materials.tmpfs("cgroup", &mount.options),
+            "cgroup2" => self.materials.tmpfs("cgroup2", &mount.options),
             _ => return Err(Errno::ENODEV),
         })
     }
 
-    fn dev(&self) -> Arc<KernFs> {
-        let config = DevConfig {
-            random: Arc::clone(&self.materials.random),
-            jobs: Arc::clone(&self.materials.jobs),
-            devpts: Arc::clone(&self.materials.devpts),
-            console: self.own.console.clone(),
-        };
-        let info = FsInfo {
-            type_name: "devtmpfs",
+    /// What is told of a file system that holds one pseudo-file.
+    pub(crate) fn pseudo_info(&self) -> FsInfo {
+        FsInfo {
+            type_name: "devpts",
             magic: i64::from(abi::raw::general::TMPFS_MAGIC),
             dev: self.materials.device(),
             now: self.materials.now,
             stable: true,
-        };
-        KernFs::new(info, dev_tree(&config).spec())
+        }
     }
 }
 
@@ -205,9 +212,9 @@ impl Materials {
         abi::fs::make_dev(0, 16 + self.devices.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A tmpfs with the options of `mount(2)`.
-    pub(crate) fn tmpfs(&self, options: &[String]) -> Arc<dyn FileSystem> {
-        let mut wanted = tmpfs_options(self.device(), options);
+    /// A tmpfs with the options of `mount(2)`, or what is one but for its name.
+    pub(crate) fn tmpfs(&self, type_name: &'static str, options: &[String]) -> Arc<dyn FileSystem> {
+        let mut wanted = Options { type_name, ..tmpfs_options(self.device(), options) };
         if let Some(room) = self.room_of_a_tmpfs().filter(|_| !has_size(options)) {
             wanted.size = wanted.size.min(room);
         }
@@ -223,6 +230,11 @@ impl Materials {
     /// The terminals once more: there is one set of them.
     pub(crate) fn devpts(&self) -> Arc<dyn FileSystem> {
         self.devpts.mount(self.device(), self.now)
+    }
+
+    /// What is behind nodes of devices.
+    pub(crate) fn drivers(&self) -> Drivers {
+        Drivers::new(Arc::clone(&self.random), Arc::clone(&self.jobs), Arc::clone(&self.devpts))
     }
 
     /// A `/sys`.
@@ -295,6 +307,11 @@ pub(crate) fn tmpfs_options(dev: u64, given: &[String]) -> Options {
         }
     }
     options
+}
+
+/// Options with this one, unless they have such a one.
+fn with_mode(given: &[String], mode: &str) -> Vec<String> {
+    [mode.to_owned()].into_iter().chain(given.iter().cloned()).collect()
 }
 
 /// Do options of a tmpfs say how large it may be?

@@ -31,7 +31,15 @@ fn assemble(text: &str, to: &Path) {
 
 fn mount(target: &str, source: Source) -> Mount {
     let overlay = Overlay::None;
-    Mount { target: target.to_owned(), source, readonly: false, shared: false, overlay, options: Vec::new() }
+    Mount {
+        target: target.to_owned(),
+        source,
+        readonly: false,
+        shared: false,
+        overlay,
+        name: None,
+        options: Vec::new(),
+    }
 }
 
 fn config(args: &[&str]) -> BootConfig {
@@ -44,6 +52,7 @@ fn config(args: &[&str]) -> BootConfig {
             mount("/proc", Source::Kernel("proc".to_owned())),
             mount("/dev", Source::Kernel("devtmpfs".to_owned())),
         ],
+        devices: Vec::new(),
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         sysctls: BTreeMap::new(),

@@ -193,10 +193,12 @@ impl MountNamespace {
         Ok(())
     }
 
-    /// All mounts, parents before children (`/proc/PID/mountinfo`).
+    /// All mounts, in the order they were made in (`/proc/PID/mountinfo`).
     pub fn mounts(&self) -> Vec<Arc<Mount>> {
         let _tree = self.count.lock();
-        subtree(&self.top())
+        let mut mounts = subtree(&self.top());
+        mounts.sort_by_key(|mount| mount.id());
+        mounts
     }
 
     /// A copy of the tree (`CLONE_NEWNS`), and for each old mount (by id) its copy, so that the caller
