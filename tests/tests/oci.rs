@@ -129,15 +129,15 @@ fn mounts_are_made_in_order_with_their_flags() {
 
 #[test]
 fn paths_are_masked_and_protected_and_sysctls_set() {
-    let script = "cat /etc/kept; ls -A /data | wc -l; echo x > /tmp/x || echo refused; cat /proc/sys/kernel/msgmax; \
-                  cat /proc/sys/net/ipv4/ip_local_port_range; echo new > /data2/x || echo hidden; \
+    let script = "cat /etc/kept; ls -A /data | wc -l; echo x > /tmp/x || echo refused; cat /proc/sys/kernel/msgmax /proc/sys/kernel/shmmax; \
+                  cat /proc/sys/net/core/somaxconn /proc/sys/net/ipv4/ip_unprivileged_port_start; echo new > /data2/x || echo hidden; \
                   stat -c '%F' /etc/kept /data";
     same(&[], script, |spec, bundle| {
         fs::write(bundle.join("rootfs/data/secret"), "secret").expect("a file");
         spec["linux"]["maskedPaths"] = json!(["/etc/kept", "/data", "/not/there"]);
         spec["linux"]["readonlyPaths"] = json!(["/tmp", "/not/there"]);
-        spec["linux"]["sysctl"] =
-            json!({ "kernel.msgmax": "4096", "net.ipv4.ip_local_port_range": "2000\t3000" });
+        spec["linux"]["sysctl"] = json!({ "kernel.msgmax": "4096", "kernel.shmmax": "1000000",
+            "net.core.somaxconn": "77", "net.ipv4.ip_unprivileged_port_start": "0" });
     });
     let script =
         "echo x > /etc/x || echo refused; mkdir /y || echo refused; echo x > /dev/shm/x && cat /dev/shm/x";

@@ -24,7 +24,7 @@ mod system;
 pub mod view;
 
 pub use source::{
-    CpuModel, Facts, FdFacts, LinkFacts, ProcConfig, Process, Processes, State, SystemFacts, Which,
+    CpuModel, Facts, FdFacts, LinkFacts, ProcConfig, Process, Processes, Setting, State, SystemFacts, Which,
 };
 
 /// `PROC_SUPER_MAGIC`.

@@ -30,6 +30,17 @@ pub struct ProcConfig {
     pub boot_id: String,
     /// `/proc/sys/vm/mmap_min_addr`: the lowest address there is.
     pub min_address: u64,
+    /// Numbers below `/proc/sys` that can be changed, by their names with dots.
+    pub settings: Vec<(&'static str, Arc<dyn Setting>)>,
+}
+
+/// A number below `/proc/sys` that can be changed.
+pub trait Setting: Send + Sync {
+    /// What it is.
+    fn value(&self) -> u64;
+
+    /// Changes it; `EINVAL` for what it cannot be.
+    fn set(&self, value: u64) -> Result<()>;
 }
 
 /// What `/proc/cpuinfo` says of every processor.

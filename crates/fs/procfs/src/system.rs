@@ -3,10 +3,11 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use kernfs::{Spec, StaticDir};
-use vfs::FileContext;
+use abi::Errno;
+use kernfs::{Spec, StaticDir, Text};
+use vfs::{FileContext, Result};
 
-use crate::source::{CpuModel, ProcConfig, SystemFacts};
+use crate::source::{CpuModel, ProcConfig, Setting, SystemFacts};
 
 /// A text of the system's facts.
 fn facts(config: &Arc<ProcConfig>, text: impl Fn(&SystemFacts) -> Vec<u8> + Send + Sync + 'static) -> Spec {
@@ -116,7 +117,32 @@ fn line(bytes: &[u8]) -> Vec<u8> {
     [bytes, b"\n"].concat()
 }
 
-/// `/proc/sys`: the settings programs read. None can be changed here; a write is `EACCES` by its mode,
+/// A number that can be changed, by `sysctl(8)`'s name, or else this one for good.
+fn number(config: &ProcConfig, name: &str, fixed: &str) -> Spec {
+    let found = config.settings.iter().find(|(known, _)| *known == name);
+    match found {
+        Some((_, setting)) => Spec::text(0o644, Number(Arc::clone(setting))),
+        None => {
+            let text = format!("{fixed}\n").into_bytes();
+            Spec::text(0o444, move |_: &FileContext<'_>| Ok(text.clone()))
+        }
+    }
+}
+
+struct Number(Arc<dyn Setting>);
+
+impl Text for Number {
+    fn read(&self, _cx: &FileContext<'_>) -> Result<Vec<u8>> {
+        Ok(format!("{}\n", self.0.value()).into_bytes())
+    }
+
+    fn write(&self, _cx: &FileContext<'_>, _offset: u64, bytes: &[u8]) -> Result<()> {
+        let text = std::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
+        self.0.set(text.trim().parse().map_err(|_| Errno::EINVAL)?)
+    }
+}
+
+/// `/proc/sys`: the settings programs read. Most cannot be changed here; a write is `EACCES` by its mode,
 /// or `EIO` for root.
 fn sys(config: &Arc<ProcConfig>) -> StaticDir {
     let random = StaticDir::new()
@@ -131,8 +157,8 @@ fn sys(config: &Arc<ProcConfig>) -> StaticDir {
         .constant("version", format!("{}\n", config.version))
         .constant("cap_last_cap", "40\n")
         .constant("core_pattern", "core\n")
-        .constant("msgmax", "8192\n")
-        .constant("msgmnb", "16384\n")
+        .with("msgmax", number(config, "kernel.msgmax", "8192"))
+        .with("msgmnb", number(config, "kernel.msgmnb", "16384"))
         .constant("msgmni", "32000\n")
         .constant("ngroups_max", "65536\n")
         .constant("overflowgid", "65534\n")
@@ -143,11 +169,15 @@ fn sys(config: &Arc<ProcConfig>) -> StaticDir {
         .constant("randomize_va_space", "2\n")
         .constant("sem", "32000\t1024000000\t500\t32000\n")
         .constant("shmall", "18446744073692774399\n")
-        .constant("shmmax", "18446744073692774399\n")
+        .with("shmmax", number(config, "kernel.shmmax", "18446744073692774399"))
         .constant("shmmni", "4096\n")
         .constant("tainted", "0\n")
         .constant("threads-max", "32768\n");
-    StaticDir::new().dir("fs", sys_fs()).dir("kernel", kernel).dir("net", sys_net()).dir("vm", sys_vm(config))
+    StaticDir::new()
+        .dir("fs", sys_fs())
+        .dir("kernel", kernel)
+        .dir("net", sys_net(config))
+        .dir("vm", sys_vm(config))
 }
 
 fn sys_fs() -> StaticDir {
@@ -165,18 +195,18 @@ fn sys_fs() -> StaticDir {
         .dir("inotify", inotify)
 }
 
-fn sys_net() -> StaticDir {
+fn sys_net(config: &ProcConfig) -> StaticDir {
     let ipv4 = StaticDir::new()
         .constant("ip_forward", "0\n")
         .constant("ip_local_port_range", "32768\t60999\n")
-        .constant("ip_unprivileged_port_start", "1024\n")
+        .with("ip_unprivileged_port_start", number(config, "net.ipv4.ip_unprivileged_port_start", "1024"))
         .constant("ping_group_range", "0\t2147483647\n")
         .constant("tcp_keepalive_time", "7200\n")
         .constant("tcp_rmem", "4096\t131072\t6291456\n")
         .constant("tcp_wmem", "4096\t16384\t4194304\n")
         .constant("tcp_sack", "1\n");
     let core = StaticDir::new()
-        .constant("somaxconn", "4096\n")
+        .with("somaxconn", number(config, "net.core.somaxconn", "4096"))
         .constant("rmem_max", "212992\n")
         .constant("wmem_max", "212992\n");
     StaticDir::new().dir("core", core).dir("ipv4", ipv4)

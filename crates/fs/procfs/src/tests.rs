@@ -125,6 +125,7 @@ impl Process for Seven {
 
 fn find(path: &str) -> Result<Arc<dyn Inode>> {
     let config = ProcConfig {
+        settings: Vec::new(),
         processes: Arc::new(One),
         net: None,
         release: "6.6.0".to_owned(),

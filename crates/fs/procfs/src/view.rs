@@ -286,7 +286,7 @@ impl Process for View {
             seccomp: task.map_or(0, |task| task.seccomp_mode() as u32),
             exit_signal: i32::from(Signal::SIGCHLD.number()),
             limits: self.group.limits(),
-            oom_score_adj: 0,
+            oom_score_adj: self.group.oom_score_adj(),
         })
     }
 
@@ -342,6 +342,11 @@ impl Process for View {
 
     fn is(&self, id: i32) -> bool {
         self.group.tgid() == id
+    }
+
+    fn set_oom_score_adj(&self, value: i32) -> Result<()> {
+        self.group.set_oom_score_adj(value);
+        Ok(())
     }
 
     fn set_name(&self, name: &[u8]) -> Result<()> {

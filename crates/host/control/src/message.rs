@@ -147,6 +147,8 @@ pub struct Process {
     pub rlimits: Vec<Rlimit>,
     /// Standard input, output and error are one terminal.
     pub terminal: bool,
+    /// `/proc/self/oom_score_adj`, when it is not that of whoever starts it.
+    pub oom_score_adj: Option<i32>,
     /// `PR_SET_NO_NEW_PRIVS` is set.
     pub no_new_privs: bool,
     /// Bits that files lose when they are made (`umask(2)`).

@@ -54,6 +54,7 @@ fn process(word: &str) -> Process {
         rlimits: Vec::new(),
         terminal: false,
         no_new_privs: true,
+        oom_score_adj: None,
     }
 }
 

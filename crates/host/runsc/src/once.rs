@@ -33,6 +33,7 @@ pub(crate) fn run(cli: &Cli, arguments: &Do) -> Result<u8> {
     let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let boot = BootConfig {
         devices: Vec::new(),
+        made: Vec::new(),
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         sysctls: BTreeMap::new(),
@@ -263,6 +264,7 @@ fn process(arguments: &Do, rootfs: &Path, terminal: bool) -> Result<Process> {
         rlimits: Vec::new(),
         terminal,
         no_new_privs: false,
+        oom_score_adj: None,
     })
 }
 

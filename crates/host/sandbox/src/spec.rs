@@ -78,6 +78,8 @@ pub fn boot_config(
         fast_path: settings.fast_path && !has_cpu_quota(spec),
         mounts,
         devices: devices(spec)?,
+        // Engines rely on it for images whose working directory is not there.
+        made: vec![text(process.cwd(), "process.cwd")?],
         masked_paths: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
         readonly_paths: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
         sysctls: linux.and_then(|linux| linux.sysctl().clone()).into_iter().flatten().collect(),
@@ -229,6 +231,7 @@ pub fn process(process: &SpecProcess) -> Result<Process, SandboxError> {
         umask: user.umask().and_then(|umask| u16::try_from(umask & 0o777).ok()).unwrap_or(0o022),
         rlimits: rlimits.collect(),
         terminal: process.terminal().unwrap_or_default(),
+        oom_score_adj: process.oom_score_adj(),
         no_new_privs: process.no_new_privileges().unwrap_or_default(),
     })
 }

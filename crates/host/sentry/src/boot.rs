@@ -28,6 +28,8 @@ pub struct BootConfig {
     pub mounts: Vec<Mount>,
     /// Nodes of devices beside those that every container has, when `/dev` is the Sentry's to fill.
     pub devices: Vec<Device>,
+    /// Directories that are made when they are missing.
+    pub made: Vec<String>,
     /// What is hidden: a directory under an empty one, a file under `/dev/null`. Missing ones are passed over.
     pub masked_paths: Vec<String>,
     /// What cannot be written to. Missing ones are passed over.

@@ -6,7 +6,7 @@
 //!
 //! [`platforms`] has the backends and the choice among them.
 //!
-//! `tree` makes the mounts, `dev` fills `/dev`, `files` shows them in `/proc`, `memory`, `random` and `stdio` are the host's
+//! `tree` makes the mounts, `dev` fills `/dev`, `sysctl` has what can be changed in `/proc/sys`, `files` shows them in `/proc`, `memory`, `random` and `stdio` are the host's
 //! part of tmpfs, `/dev/urandom` and descriptors 0 to 2; `jobs` and `console` connect terminals;
 //! `net` reads and sends the frames of links to the outside. `watch` wakes those who wait for descriptors of the host. `process` gets
 //! processes ready, `guest` lets `runsc` control them, and `metrics` tells it what was counted.
@@ -30,6 +30,7 @@ pub mod seccomp;
 mod services;
 mod start;
 mod stdio;
+mod sysctl;
 mod tree;
 mod watch;
 

@@ -86,6 +86,7 @@ impl Standard {
 pub(crate) struct Prepared {
     first: FirstProcess,
     console: Option<Arc<Tty>>,
+    oom_score_adj: Option<i32>,
 }
 
 impl Starter {
@@ -122,14 +123,17 @@ impl Starter {
             exe: Some(exe),
             pid_ns: Arc::clone(&self.pid_ns),
         };
-        Ok(Prepared { first, console })
+        Ok(Prepared { first, console, oom_score_adj: process.oom_score_adj })
     }
 
     /// Starts it.
     pub(crate) fn start(&self, prepared: Prepared) -> Result<Arc<ThreadGroup>, BootError> {
-        let Prepared { first, console } = prepared;
+        let Prepared { first, console, oom_score_adj } = prepared;
         let cred = Arc::clone(&first.cred);
         let ready = |task: &Arc<Task>| {
+            if let Some(value) = oom_score_adj {
+                task.group().set_oom_score_adj(value);
+            }
             if let Some(profile) = self.profile.clone()
                 && let Err(error) = task.add_seccomp_filter(profile, FilterScope::Thread)
             {

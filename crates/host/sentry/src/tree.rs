@@ -29,6 +29,7 @@ use crate::boot::{BootConfig, Mount as MountConfig, Overlay, Source};
 use crate::dev::{self, Ptmx};
 use crate::files::Files;
 use crate::memory::HostMemory;
+use crate::sysctl;
 
 /// What the mounts of all containers are made from.
 pub(crate) struct Materials {
@@ -89,6 +90,12 @@ pub(crate) fn build(
         namespace.attach(Mount::new(Arc::clone(&fs), name, flags(mount)), &at).map_err(fail)?;
         if let Some(ptmx) = ptmx(mount) {
             dev::fill((&namespace, &context), &builder, ptmx, &config.devices).map_err(BootError::Devices)?;
+        }
+    }
+    for path in &config.made {
+        // Whoever goes there says so when it cannot be made.
+        if let Err(errno) = place(&context, path.as_bytes(), FileType::Directory) {
+            tracing::warn!(path, %errno, "a directory is not made");
         }
     }
     crate::paths::apply(config, &namespace, &context)?;
@@ -261,6 +268,7 @@ impl Materials {
             cpu: self.cpu.clone(),
             boot_id: self.boot_id()?,
             min_address: self.kernel.platform().features().min_address,
+            settings: sysctl::settings(&self.kernel, &self.network),
         };
         Ok(procfs::mount(self.device(), self.now, config))
     }

@@ -10,6 +10,7 @@
 //! queue.
 #![forbid(unsafe_code)]
 
+pub mod limits;
 pub mod msg;
 pub mod namespace;
 pub mod registry;

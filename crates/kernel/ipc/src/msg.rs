@@ -10,7 +10,7 @@ use sync::{Mutex, order};
 use crate::Result;
 use crate::registry::Permissions;
 
-/// Bytes in a message (`MSGMAX`).
+/// Bytes in a message, unless [`limits`](crate::limits) say otherwise (`MSGMAX`).
 pub const MAX_MESSAGE: usize = 8192;
 /// Bytes in a queue by default (`MSGMNB`).
 pub const DEFAULT_QUEUE_BYTES: usize = 16_384;
@@ -89,9 +89,9 @@ pub struct MessageQueue {
 }
 
 impl MessageQueue {
-    /// An empty queue made at `now` (seconds).
-    pub fn new(permissions: Permissions, now: i64) -> Self {
-        let status = Status { max_bytes: DEFAULT_QUEUE_BYTES, changed: now, ..Status::default() };
+    /// An empty queue made at `now` (seconds), for so many bytes.
+    pub fn new(permissions: Permissions, max_bytes: usize, now: i64) -> Self {
+        let status = Status { max_bytes, changed: now, ..Status::default() };
         let state = State { permissions, queue: VecDeque::new(), status, removed: false };
         Self { state: Mutex::new(state), wait: WaitQueue::new() }
     }
@@ -120,9 +120,9 @@ impl MessageQueue {
         self.wait.notify(PollEvents::OUT);
     }
 
-    /// Appends a message (`msgsnd(2)`); `EAGAIN` when there is no room, `EIDRM` when it has been removed.
+    /// Appends a message (`msgsnd(2)`), whose length the caller has checked; `EAGAIN` when there is no room, `EIDRM` when it has been removed.
     pub fn send(&self, message: Message, pid: i32, now: i64) -> Result<()> {
-        if message.kind < 1 || message.text.len() > MAX_MESSAGE {
+        if message.kind < 1 {
             return Err(Errno::EINVAL);
         }
         let mut guard = self.state.lock();
@@ -211,7 +211,7 @@ mod tests {
     fn queue() -> MessageQueue {
         let registry: Registry<Permissions> = Registry::new(1);
         let id = registry.get(1, IPC_CREAT | 0o600, &Credentials::root(), |_| Ok(()), Ok).expect("room");
-        MessageQueue::new(*registry.find(id).expect("there"), 0)
+        MessageQueue::new(*registry.find(id).expect("there"), DEFAULT_QUEUE_BYTES, 0)
     }
 
     fn message(kind: i64, text: &str) -> Message {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use abi::Errno;
 
 use crate::Result;
+use crate::limits::Limits;
 use crate::msg::MessageQueue;
 use crate::registry::Registry;
 use crate::sem::SemaphoreSet;
@@ -26,6 +27,8 @@ pub struct Namespace {
     pub queues: Registry<MessageQueue>,
     /// Shared memory segments.
     pub segments: Arc<Registry<Segment>>,
+    /// What can be changed of the limits.
+    pub limits: Limits,
     /// Semaphores in all sets.
     used: AtomicUsize,
     /// Somebody has used `SEM_UNDO`.
@@ -38,6 +41,7 @@ impl Default for Namespace {
             semaphores: Registry::new(MAX_OBJECTS),
             queues: Registry::new(MAX_OBJECTS),
             segments: Arc::new(Registry::new(MAX_SEGMENTS)),
+            limits: Limits::default(),
             used: AtomicUsize::new(0),
             undoes: AtomicBool::new(false),
         }

@@ -163,6 +163,7 @@ impl Task {
             }
             group.set_terminal(self.group().terminal());
             group.set_dumpable(self.group().is_dumpable());
+            group.set_oom_score_adj(self.group().oom_score_adj());
             group.set_huge_pages(self.group().huge_pages());
             let child = Self::new(kernel, &group, tid, seed);
             let (parent, signal) = if flags.contains(CloneFlags::PARENT) {

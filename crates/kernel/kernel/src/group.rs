@@ -1,7 +1,7 @@
 //! [`ThreadGroup`]: a process, as its threads share it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use abi::limits::{Limits, Resource, Rlimit};
 use abi::process::WaitStatus;
@@ -39,6 +39,7 @@ pub struct ThreadGroup {
     terminal: Mutex<order::Leaf, Option<Arc<dyn Terminal>>>,
     /// `PR_SET_DUMPABLE`.
     dumpable: AtomicBool,
+    oom_score_adj: AtomicI32,
     /// Not `PR_SET_THP_DISABLE`.
     huge_pages: AtomicBool,
 }
@@ -86,6 +87,7 @@ impl ThreadGroup {
             timers: Mutex::default(),
             terminal: Mutex::new(None),
             dumpable: AtomicBool::new(true),
+            oom_score_adj: AtomicI32::new(0),
             huge_pages: AtomicBool::new(true),
         })
     }
@@ -184,6 +186,17 @@ impl ThreadGroup {
     /// `PR_SET_DUMPABLE`; also when its ids change, and at an exec.
     pub fn set_dumpable(&self, dumpable: bool) {
         self.dumpable.store(dumpable, Ordering::Relaxed);
+    }
+
+    /// How much rather it is to be killed than others when memory runs out, -1000 to 1000
+    /// (`/proc/PID/oom_score_adj`). Only kept: the host chooses among sandboxes.
+    pub fn oom_score_adj(&self) -> i32 {
+        self.oom_score_adj.load(Ordering::Relaxed)
+    }
+
+    /// Changes it.
+    pub fn set_oom_score_adj(&self, value: i32) {
+        self.oom_score_adj.store(value, Ordering::Relaxed);
     }
 
     /// Does it want huge pages (not `PR_GET_THP_DISABLE`)?

@@ -30,8 +30,8 @@ pub mod show;
 mod tcp;
 mod udp;
 
-pub use network::Network;
 pub(crate) use network::broadcast;
+pub use network::{Network, Settings};
 pub use outside::{Link, Outside};
 pub use raw::RawSocket;
 pub use tcp::TcpSocket;
@@ -112,8 +112,8 @@ fn check_bind(network: &Network, options: &IpOptions, wanted: SocketAddr) -> Res
 }
 
 /// `EACCES` for a port that not everybody may bind.
-fn check_port(asker: &Asker<'_>, port: u16) -> Result<()> {
-    let free = port == 0 || port >= ports::UNPRIVILEGED;
+fn check_port(asker: &Asker<'_>, network: &Network, port: u16) -> Result<()> {
+    let free = port == 0 || u64::from(port) >= network.settings().unprivileged();
     if free || asker.cred.capable(CapSet::NET_BIND_SERVICE) { Ok(()) } else { Err(Errno::EACCES) }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use abi::Errno;
+use abi::socket::SOMAXCONN;
 use cred::{CapSet, Credentials};
 use netstack::{Counters, Egress, SendError};
 use sync::{Mutex, order};
@@ -104,6 +105,33 @@ impl Streams {
     }
 }
 
+/// What `/proc/sys/net` can change of a network.
+#[derive(Debug)]
+pub struct Settings {
+    /// Largest backlog of a listener (`net.core.somaxconn`).
+    pub backlog: AtomicU64,
+    /// The first port that anybody may bind (`net.ipv4.ip_unprivileged_port_start`).
+    pub unprivileged: AtomicU64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { backlog: AtomicU64::new(SOMAXCONN as u64), unprivileged: AtomicU64::new(1024) }
+    }
+}
+
+impl Settings {
+    /// The first port that anybody may bind.
+    pub(super) fn unprivileged(&self) -> u64 {
+        self.unprivileged.load(Ordering::Relaxed)
+    }
+
+    /// Largest backlog of a listener.
+    pub(super) fn backlog(&self) -> usize {
+        self.backlog.load(Ordering::Relaxed) as usize
+    }
+}
+
 /// A network.
 pub struct Network {
     links: Mutex<order::Leaf, Vec<Link>>,
@@ -119,6 +147,7 @@ pub struct Network {
     turn: AtomicU64,
     /// Nobody outside can tell how senders are spread.
     salt: RandomState,
+    settings: Settings,
     /// The links to the outside, when there are any.
     outside: OnceLock<Arc<Outside>>,
 }
@@ -137,6 +166,7 @@ impl Network {
             next_id: AtomicU64::new(1),
             turn: AtomicU64::new(0),
             salt: RandomState::new(),
+            settings: Settings::default(),
             outside: OnceLock::new(),
         })
     }
@@ -144,6 +174,11 @@ impl Network {
     /// More interfaces.
     pub fn add_links(&self, links: impl IntoIterator<Item = Link>) {
         self.links.lock().extend(links);
+    }
+
+    /// What `/proc/sys/net` can change.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Gives it a stack for its links to the outside, for good; its interfaces are to have the same addresses.

@@ -10,8 +10,6 @@ use vfs::Result;
 
 /// Ports given to those who ask for none (`net.ipv4.ip_local_port_range`).
 pub(super) const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
-/// The first port that anybody may bind (`net.ipv4.ip_unprivileged_port_start`).
-pub(super) const UNPRIVILEGED: u16 = 1024;
 
 /// One socket's claim on a port.
 pub(super) struct Claim<T> {

@@ -145,7 +145,7 @@ impl Socket for UdpSocket {
         if !wanted.ip().is_multicast() && !core.network.is_broadcast(wanted.ip()) {
             super::check_bind(&core.network, &state.ip, wanted)?;
         }
-        check_port(asker, wanted.port())?;
+        check_port(asker, &core.network, wanted.port())?;
         if state.local.is_some() {
             return Err(Errno::EINVAL);
         }

@@ -6,7 +6,7 @@ use abi::poll::PollEvents;
 use abi::{Errno, Restart, SysResult};
 use cred::CapSet;
 use guestmem::{MemExt, UserAddr, UserMem, UserPtr};
-use ipc::msg::{DEFAULT_QUEUE_BYTES, MAX_MESSAGE, Message, MessageQueue, Select};
+use ipc::msg::{Message, MessageQueue, Select};
 use kernel::BlockError;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -47,8 +47,9 @@ struct MsgDs {
 pub(crate) fn msgget(cx: &mut Cx<'_>, key: i32, flags: u32) -> SysResult<i32> {
     let cred = cx.task.cred();
     let check = |queue: &MessageQueue| queue.permissions().check(&cred, wanted(flags));
-    let queues = &cx.task.kernel().ipc().queues;
-    Ok(queues.get(key, flags, &cred, check, |permissions| Ok(MessageQueue::new(permissions, now(cx))))?)
+    let (queues, most) = (&cx.task.kernel().ipc().queues, cx.task.kernel().ipc().limits.queue());
+    Ok(queues
+        .get(key, flags, &cred, check, |permissions| Ok(MessageQueue::new(permissions, most, now(cx))))?)
 }
 
 /// The queue, when the caller may do `want` with it.
@@ -79,7 +80,7 @@ fn wait<T>(
 pub(crate) fn msgsnd(cx: &mut Cx<'_>, id: i32, at: UserAddr, len: usize, flags: u32) -> SysResult<()> {
     let mm = cx.mm();
     let kind = mm.load(UserPtr::<i64>::new(at))?;
-    if len > MAX_MESSAGE || id < 0 || kind < 1 {
+    if len > cx.task.kernel().ipc().limits.message() || id < 0 || kind < 1 {
         return Err(Errno::EINVAL.into());
     }
     let mut text = vec![0; len];
@@ -148,7 +149,9 @@ pub(crate) fn msgctl(cx: &mut Cx<'_>, id: i32, command: i32, at: UserAddr) -> Sy
             let new = cx.mm().load(UserPtr::<MsgDs>::new(at))?;
             let queue = queues.find(id)?;
             queue.permissions().check_owner(&cred)?;
-            if new.max_bytes > DEFAULT_QUEUE_BYTES as u64 && !cred.capable(CapSet::SYS_RESOURCE) {
+            if new.max_bytes > cx.task.kernel().ipc().limits.queue() as u64
+                && !cred.capable(CapSet::SYS_RESOURCE)
+            {
                 return Err(Errno::EPERM.into());
             }
             let (uid, gid) = new.perm.owner()?;
@@ -188,14 +191,15 @@ fn info(cx: &Cx<'_>, in_use: bool, at: UserAddr) -> SysResult<i32> {
     let messages = statuses().map(|status| status.messages as i32).sum();
     let bytes = statuses().fold(0i32, |sum, status| sum.saturating_add(status.bytes as i32));
     let most = ipc::namespace::MAX_OBJECTS as i32;
-    let max_bytes = DEFAULT_QUEUE_BYTES as i32;
+    let limits = &cx.task.kernel().ipc().limits;
+    let max_bytes = limits.queue() as i32;
     let (pool, map, tql) = if in_use {
         (all.len() as i32, messages, bytes)
     } else {
-        (most * max_bytes / 1024, max_bytes, max_bytes)
+        ((i64::from(most) * i64::from(max_bytes) / 1024) as i32, max_bytes, max_bytes)
     };
     // The last is a short of 0xffff segments, and padding.
-    let fields: [i32; 8] = [pool, map, MAX_MESSAGE as i32, max_bytes, most, 16, tql, 0xffff];
+    let fields: [i32; 8] = [pool, map, limits.message() as i32, max_bytes, most, 16, tql, 0xffff];
     store(cx, at, &fields)?;
     Ok(highest_index(queues))
 }

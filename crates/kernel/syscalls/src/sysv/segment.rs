@@ -57,6 +57,9 @@ pub(crate) fn shmget(cx: &mut Cx<'_>, key: i32, bytes: u64, flags: u32) -> SysRe
     };
     let id = segments.get(key, flags, &cred, check, |permissions| {
         let len = page_up(bytes).filter(|len| *len > 0).ok_or(Errno::EINVAL)?;
+        if bytes > cx.task.kernel().ipc().limits.segment() {
+            return Err(Errno::EINVAL);
+        }
         if flags & HUGE != 0 {
             // As with an empty pool of huge pages.
             return Err(Errno::ENOMEM);
@@ -147,8 +150,17 @@ pub(crate) fn shmctl(cx: &mut Cx<'_>, id: i32, command: i32, at: UserAddr) -> Sy
     match command {
         INFO => {
             let pages = (1i64 << 52) as u64;
-            let limits =
-                [ipc::shm::MAX_BYTES, 1, ipc::namespace::MAX_SEGMENTS as u64, 4096, pages, 0, 0, 0, 0];
+            let limits = [
+                cx.task.kernel().ipc().limits.segment(),
+                1,
+                ipc::namespace::MAX_SEGMENTS as u64,
+                4096,
+                pages,
+                0,
+                0,
+                0,
+                0,
+            ];
             store(cx, at, &limits)?;
             return Ok(highest_index(segments));
         }

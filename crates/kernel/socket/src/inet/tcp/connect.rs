@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use abi::Errno;
 use abi::poll::PollEvents;
-use abi::socket::SOMAXCONN;
 use vfs::Result;
 
 use super::end::End;
@@ -27,7 +26,7 @@ impl TcpSocket {
         let mut state = core.state.lock();
         let settings = &state.settings;
         crate::inet::check_bind(&core.network, &settings.ip, wanted)?;
-        check_port(asker, wanted.port())?;
+        check_port(asker, &core.network, wanted.port())?;
         if state.local.is_some() || !matches!(state.role, Role::Idle) {
             return Err(Errno::EINVAL);
         }
@@ -45,7 +44,8 @@ impl TcpSocket {
     pub(super) fn start_listening(&self, _: &Asker<'_>, backlog: i32) -> Result<()> {
         let core = &self.core;
         // A negative one is as large as can be.
-        let limit = usize::try_from(backlog).unwrap_or(SOMAXCONN).min(SOMAXCONN);
+        let most = core.network.settings().backlog();
+        let limit = usize::try_from(backlog).unwrap_or(most).min(most);
         let mut state = core.state.lock();
         match &mut state.role {
             Role::Listening(backlog) => {
