@@ -10,9 +10,9 @@ use memmap::HostObject;
 use crate::arena::{Arena, Frame, NoMemory, Notes};
 use crate::layout::PAGE;
 use crate::shared::SharedFile;
-use crate::slots::OpenWindow;
+use crate::slots::{OpenWindow, WINDOW};
 use crate::space::Inner;
-use crate::tables::{Entry, Rights};
+use crate::tables::{Entry, Rights, Tables};
 use crate::tree::{Mapping, Source, Tree};
 
 /// Pages that are brought in together, aligned: an exit costs as much as all of them.
@@ -108,16 +108,30 @@ impl Inner {
             return Ok(());
         }
         let Some(frame) = entry.frame_of() else { return Ok(()) };
-        if writes && arena.count(frame) > 1 {
-            let copy = arena.copy(frame)?;
-            tables.set(page, Entry::frame(copy, rights(mapping, true)))?;
-            notes.dropped.push(frame);
-        } else if writes {
-            tables.set(page, entry.with(rights(mapping, true)))?;
+        if writes {
+            own(arena, tables, (page, entry), mapping, notes)?;
         } else if !entry.is_present() {
             tables.set(page, entry.with(rights(mapping, arena.count(frame) == 1)))?;
         }
         Ok(())
+    }
+
+    /// Makes pages around one that a guest has just written its space's alone too: `pages` of them, aligned, as far as
+    /// they are there and may be written. After a fork a guest writes to many, and an exit costs as much as copies.
+    pub(crate) fn own_around(&self, arena: &Arena, addr: u64, pages: u64, notes: &mut Notes) {
+        let (Some(tables), Some((start, mapping))) = (&self.tables, self.tree.at(addr)) else { return };
+        if !mapping.prot.contains(Prot::WRITE) || !mapping.is_private() {
+            return;
+        }
+        let (from, to) = around(addr, pages, start, mapping.end);
+        for page in (from..to).step_by(PAGE as usize) {
+            let entry = tables.entry(page);
+            let shared = entry.frame_of().is_some() && !entry.is_writable();
+            // Those around are a kindness.
+            if shared && own(arena, tables, (page, entry), mapping, notes).is_err() {
+                return;
+            }
+        }
     }
 
     /// Brings in the page at `page`, and others around it.
@@ -130,16 +144,37 @@ impl Inner {
                 if !file.reaches(offset) {
                     return Err(Miss::NoFile);
                 }
-                let (window, at) = file.window(offset).map_err(|_| Miss::NoMemory)?;
-                self.put(page, Entry::foreign(window.gpa + at as u64, rights))
+                self.bring_window(&file, offset, page, (start, mapping.end), rights)
             }
             Source::Given(gpa) => self.put(page, Entry::foreign(gpa, Rights { write: false, ..rights })),
         }
     }
 
+    /// Pages of a window: the one at `page`, `offset` in the file, and those around it that have nothing.
+    fn bring_window(
+        &mut self,
+        file: &Arc<SharedFile>,
+        offset: u64,
+        page: u64,
+        (start, end): (u64, u64),
+        rights: Rights,
+    ) -> Result<(), Miss> {
+        let (window, at) = file.window(offset).map_err(|_| Miss::NoMemory)?;
+        self.put(page, Entry::foreign(window.gpa + at as u64, rights))?;
+        let (from, to) = around(page, AROUND, start, end);
+        for other in (from..to).step_by(PAGE as usize) {
+            let Some(offset) = (offset + other).checked_sub(page) else { continue };
+            let Some(at) = (at as u64 + other).checked_sub(page).filter(|at| *at < WINDOW) else { continue };
+            if self.empty_run(other, other + PAGE) > 0 && file.reaches(offset) {
+                self.put(other, Entry::foreign(window.gpa + at, rights))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Zeros for all pages around that have nothing.
     fn bring_zeros(&mut self, arena: &Arena, page: u64, start: u64, mapping: &Mapping) -> Result<(), Miss> {
-        let (from, to) = around(page, start, mapping.end);
+        let (from, to) = around(page, AROUND, start, mapping.end);
         let mut at = from;
         while at < to {
             let empty = self.empty_run(at, to);
@@ -171,7 +206,7 @@ impl Inner {
         mapping: &Mapping,
         object: &HostObject,
     ) -> Result<(), Miss> {
-        let (from, to) = around(page, start, mapping.end);
+        let (from, to) = around(page, AROUND, start, mapping.end);
         // The run of empty pages with this one in it.
         let mut first = page;
         while first > from && self.empty_run(first - PAGE, to) > 0 {
@@ -229,8 +264,26 @@ impl Inner {
     }
 }
 
-/// The pages around `page`, within a mapping.
-fn around(page: u64, start: u64, end: u64) -> (u64, u64) {
-    let from = page & !(AROUND * PAGE - 1);
-    (from.max(start), (from + AROUND * PAGE).min(end))
+/// Makes a page writable, as a copy when others have it too.
+fn own(
+    arena: &Arena,
+    tables: &Tables,
+    (page, entry): (u64, Entry),
+    mapping: &Mapping,
+    notes: &mut Notes,
+) -> Result<(), NoMemory> {
+    let Some(frame) = entry.frame_of() else { return Ok(()) };
+    if arena.count(frame) == 1 {
+        return tables.set(page, entry.with(rights(mapping, true)));
+    }
+    let copy = arena.copy(frame)?;
+    tables.set(page, Entry::frame(copy, rights(mapping, true)))?;
+    notes.dropped.push(frame);
+    Ok(())
+}
+
+/// So many pages around an address, aligned, within a mapping.
+fn around(addr: u64, pages: u64, start: u64, end: u64) -> (u64, u64) {
+    let from = addr & !(pages * PAGE - 1);
+    (from.max(start), (from + pages * PAGE).min(end))
 }

@@ -58,6 +58,8 @@ pub(crate) struct Machine {
     pub(crate) xcr0: u64,
     pub(crate) cr4: u64,
     pub(crate) entrance: Entrance,
+    /// As many pages can be copied in the time of an exit, or more: a power of two.
+    pub(crate) copies_an_exit: u64,
     /// `CR3` of tables with nothing but the system window.
     pub(crate) boot_root: u64,
     /// Processors that have been made.
@@ -116,8 +118,20 @@ impl Machine {
         let boot_root = Tables::new(&arena, &system)?.root();
         let entrance = Entrance::Fault;
         let cr4 = CR4_LEAST | CR4_MORE;
-        let machine =
-            Self { slots, arena, system, cpuid, xcr0, cr4, entrance, boot_root, cpus_made: 0, cpus, gate };
+        let machine = Self {
+            slots,
+            arena,
+            system,
+            cpuid,
+            xcr0,
+            cr4,
+            entrance,
+            copies_an_exit: 1,
+            boot_root,
+            cpus_made: 0,
+            cpus,
+            gate,
+        };
         machine.lay_out().map_err(setting_up)?;
         Ok(machine)
     }

@@ -1,6 +1,7 @@
 //! A guest of a few bytes that shows how system calls leave this machine, and that faults arrive.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use platform::{PlatformError, Registers};
 
@@ -25,12 +26,37 @@ pub(crate) fn decide(machine: &mut Machine, cpu: &mut Vcpu) -> Result<(), Platfo
         machine.set_entrance(entrance).map_err(doing)?;
         cpu.set_entrance(entrance);
         match try_out(machine, cpu).map_err(doing)? {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                machine.copies_an_exit = copies_an_exit(machine, cpu).map_err(doing)?;
+                return Ok(());
+            }
             Err(exit) => seen.push_str(&format!("; where {}: {exit}", entrance.describe())),
         }
     }
     let reason = format!("a probe's guest does not do what guests do{seen}");
     Err(PlatformError::Unsupported { platform: NAME, reason })
+}
+
+/// Exits that are timed.
+const TIMED: u32 = 8;
+/// What it takes to copy a page, more or less.
+const COPY: Duration = Duration::from_micros(1);
+/// Most pages that are copied because one is written to.
+const MOST_COPIES: u64 = 16;
+
+/// How many pages can be copied in the time of an exit, as a power of two.
+fn copies_an_exit(machine: &Machine, cpu: &mut Vcpu) -> io::Result<u64> {
+    let time = guest(machine, PROBE, |root| {
+        let begun = Instant::now();
+        for _ in 0..TIMED {
+            let mut registers = Registers::entry(CODE, CODE + PAGE);
+            let _ = cpu.run(&mut registers, root);
+        }
+        begun.elapsed() / TIMED
+    })?;
+    tracing::debug!(?time, "an exit");
+    let pages = (time.as_nanos() / COPY.as_nanos()) as u64;
+    Ok(1 << pages.clamp(1, MOST_COPIES).ilog2())
 }
 
 /// `rdtsc; shl rdx, 32; or rax, rdx; syscall`.

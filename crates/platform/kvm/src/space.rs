@@ -276,6 +276,18 @@ impl Space {
         self.changing(|inner, notes| inner.touch(&self.shared.arena, addr, access, notes))
     }
 
+    /// The same for a guest that came out because it cannot, with what it would come out for next.
+    pub(crate) fn touched(&self, addr: u64, access: Access) -> Result<(), Miss> {
+        let (arena, pages) = (&self.shared.arena, self.shared.machine.copies_an_exit);
+        self.changing(|inner, notes| {
+            inner.touch(arena, addr, access, notes)?;
+            if access == Access::Write && pages > 1 {
+                inner.own_around(arena, addr, pages, notes);
+            }
+            Ok(())
+        })
+    }
+
     /// Takes away pages of files that do not reach so far any more. Whether there were any.
     pub(crate) fn shrink(&self) -> bool {
         self.changing(|inner, notes| {

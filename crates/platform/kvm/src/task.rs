@@ -340,7 +340,7 @@ impl Runner {
         if addr >= VSYSCALL && code & FETCH != 0 && self.registers.borrow().rip == addr {
             return self.astray(addr);
         }
-        let miss = if addr >= GATE { Err(Miss::Unmapped) } else { place.space.touch(addr, access) };
+        let miss = if addr >= GATE { Err(Miss::Unmapped) } else { place.space.touched(addr, access) };
         match miss {
             Ok(()) => Next::Run,
             Err(Miss::NoMemory) => {
