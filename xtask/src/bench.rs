@@ -54,7 +54,7 @@ impl Options {
 }
 
 /// Platforms of ours, a column each.
-const PLATFORMS: &[&str] = &["systrap", "ptrace"];
+const PLATFORMS: &[&str] = &["systrap", "kvm", "ptrace"];
 
 /// One way to run the guest program.
 struct Contestant {
@@ -176,7 +176,7 @@ pub(crate) fn build_runsc(root: &Path) -> anyhow::Result<PathBuf> {
 fn contestants(root: &Path, options: &Options) -> anyhow::Result<Vec<Contestant>> {
     let ours = build_runsc(root)?;
     let mut all = vec![Contestant { name: "native".to_owned(), prefix: Vec::new() }];
-    let chosen = PLATFORMS.iter().map(|name| (*name).to_owned());
+    let chosen = PLATFORMS.iter().filter(|name| works(&ours, name)).map(|name| (*name).to_owned());
     let chosen = if options.platforms.is_empty() { chosen.collect() } else { options.platforms.clone() };
     for platform in &chosen {
         let prefix = [&ours.display().to_string(), "--platform", platform, "do"].map(str::to_owned).to_vec();
@@ -187,6 +187,18 @@ fn contestants(root: &Path, options: &Options) -> anyhow::Result<Vec<Contestant>
         all.push(Contestant { name: path.clone(), prefix: vec![path, "do".to_owned()] });
     }
     Ok(all)
+}
+
+/// Whether `runsc` says that a platform works here.
+fn works(runsc: &Path, platform: &str) -> bool {
+    let output = Command::new(runsc).args(["help", "platforms"]).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let works = |line: &str| line.split_whitespace().take(2).eq([platform, "yes"]);
+    let works = text.lines().any(works);
+    if !works {
+        note(&format!("{platform} does not work here"));
+    }
+    works
 }
 
 /// One turn of one contestant: every operation, and the time of a whole command that does nothing.
