@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use sandbox::{Cgroups, StateRoot, Status, Usage};
+use cgroup::{Cgroups, Usage};
+use sandbox::{StateRoot, Status};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Events;
@@ -92,7 +93,7 @@ fn data(usage: &Usage, pids: u64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::data;
-    use sandbox::Usage;
+    use cgroup::Usage;
 
     #[test]
     fn the_shape_is_that_of_runc() {

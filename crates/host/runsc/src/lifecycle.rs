@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use cgroup::Cgroups;
 use control::{Client, ControlError, ExitStatus, Target};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 use sandbox::network::Found;
 use sandbox::spec::{Settings, boot_config};
-use sandbox::{
-    Belongings, Cgroups, Container, Event, ParentDeath, Plan, Processes, Sandbox, StateRoot, Status,
-};
+use sandbox::{Belongings, Container, Event, ParentDeath, Plan, Processes, Sandbox, StateRoot, Status};
 use serde_json::json;
 
 use crate::cli::{Cli, Create, Delete, Detached, FileAccess, Kill, NetworkMode, Run, Wait};

@@ -81,6 +81,9 @@ pub enum SandboxError {
         /// Why.
         reason: String,
     },
+    /// Its control groups.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::CgroupError),
     /// The control socket.
     #[error(transparent)]
     Control(#[from] control::ControlError),

@@ -11,11 +11,9 @@
 //!
 //! [`mod@network`] looks into the container's network namespace.
 //!
-//! [`Cgroups`] are the host's control groups that a sandbox is in, [`hooks`] what its spec wants run on the
-//! host.
+//! [`hooks`] are what a spec wants run on the host.
 #![forbid(unsafe_code)]
 
-mod cgroup;
 mod error;
 mod handover;
 pub mod hooks;
@@ -27,7 +25,6 @@ pub mod network;
 pub mod spec;
 mod store;
 
-pub use cgroup::{Cgroups, Joined, Usage};
 pub use error::SandboxError;
 pub use hostsys::mount::Submounts;
 pub use hostsys::spawn::ParentDeath;

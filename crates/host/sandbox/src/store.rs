@@ -10,12 +10,13 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use cgroup::Cgroups;
 use nix::fcntl::{Flock, FlockArg};
 use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{ProcessId, Processes};
-use crate::{Cgroups, MemberGofer, SandboxError, hooks};
+use crate::{MemberGofer, SandboxError, hooks};
 
 const STATE: &str = "state.json";
 const LOCK: &str = "lock";

@@ -4,13 +4,16 @@
 //! A sandbox's processes are made inside their groups, because runsc enters these before it starts them and
 //! leaves afterwards; moved later, a process that has already been cloned from them would stay behind.
 //!
-//! `limits` makes files of limits, `usage` reads what is used.
+//! [`Cgroups`] are the groups of one sandbox, one in each hierarchy. `limits` makes files of limits, `usage` reads
+//! what is used, [`OomWatch`] tells when a process is killed for lack of memory.
 //!
 //! Deliberately absent: device rules (a sandbox opens no devices), throttles of block I/O, limits of huge pages
 //! and networks, and the systemd driver; the name that is meant for it is taken as a path. The limit of tasks
 //! is the guest kernel's, not a group's, since a guest's task is not a task of the host.
+#![forbid(unsafe_code)]
 
 mod limits;
+mod oom;
 mod usage;
 
 use std::fs;
@@ -22,8 +25,29 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use self::limits::{Limit, block_limits, cpu_limits, memory_limits};
+pub use self::oom::{OomWatch, Seen};
 pub use self::usage::Usage;
-use crate::SandboxError;
+
+/// What can go wrong with groups.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// A file of a group, or a group itself.
+    #[error("{path:?}: {source}")]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// What the host said.
+        source: Error,
+    },
+    /// A spec asks for what cannot be.
+    #[error("{field}: {reason}")]
+    Spec {
+        /// Its field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
 
 /// How long a group may still be in use after its processes were killed.
 const EMPTYING: Duration = Duration::from_secs(5);
@@ -39,9 +63,12 @@ struct Hierarchy {
     version: Version,
 }
 
+/// Version of a hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Version {
+pub enum Version {
+    /// Each with controllers of its own.
     One,
+    /// One for all.
     Two,
 }
 
@@ -63,15 +90,15 @@ pub struct Joined {
     before: Vec<PathBuf>,
 }
 
-fn io(path: &Path) -> impl FnOnce(Error) -> SandboxError {
-    move |source| SandboxError::Io { path: path.into(), source }
+fn io(path: &Path) -> impl FnOnce(Error) -> CgroupError {
+    move |source| CgroupError::Io { path: path.into(), source }
 }
 
-fn write(path: &Path, value: &str) -> Result<(), SandboxError> {
+fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
     fs::write(path, value).map_err(io(path))
 }
 
-fn read(path: &Path) -> Result<String, SandboxError> {
+fn read(path: &Path) -> Result<String, CgroupError> {
     fs::read_to_string(path).map_err(io(path))
 }
 
@@ -99,8 +126,8 @@ fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
 }
 
 /// The path of a group below the mounts. That for systemd, `slice:prefix:name`, becomes its scope's.
-fn below(path: &str) -> Result<PathBuf, SandboxError> {
-    let bad = SandboxError::Spec { field: "linux.cgroupsPath", reason: "not a path below the root" };
+fn below(path: &str) -> Result<PathBuf, CgroupError> {
+    let bad = CgroupError::Spec { field: "linux.cgroupsPath", reason: "not a path below the root" };
     let path = match path.split(':').collect::<Vec<_>>().as_slice() {
         [slice, prefix, name] => PathBuf::from(format!("{slice}/{prefix}-{name}.scope")),
         _ => PathBuf::from(path),
@@ -117,7 +144,7 @@ fn below(path: &str) -> Result<PathBuf, SandboxError> {
 }
 
 /// Makes a group and those above it.
-fn make(hierarchy: &Hierarchy, below: &Path) -> Result<Group, SandboxError> {
+fn make(hierarchy: &Hierarchy, below: &Path) -> Result<Group, CgroupError> {
     let mut dir = hierarchy.mount.clone();
     for part in below {
         if hierarchy.version == Version::Two {
@@ -133,6 +160,11 @@ fn make(hierarchy: &Hierarchy, below: &Path) -> Result<Group, SandboxError> {
             inherit_cpuset(&parent, &dir)?;
         }
     }
+    group(hierarchy, dir)
+}
+
+/// A group that is there.
+fn group(hierarchy: &Hierarchy, dir: PathBuf) -> Result<Group, CgroupError> {
     let controllers = match hierarchy.version {
         Version::One => hierarchy.name.split(',').map(str::to_owned).collect(),
         Version::Two => {
@@ -152,7 +184,7 @@ fn enable(dir: &Path) {
 }
 
 /// A new group of version 1 has no processors and memory nodes, and so takes no process in.
-fn inherit_cpuset(parent: &Path, dir: &Path) -> Result<(), SandboxError> {
+fn inherit_cpuset(parent: &Path, dir: &Path) -> Result<(), CgroupError> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let path = dir.join(file);
         if path.exists() && read(&path)?.trim().is_empty() {
@@ -165,7 +197,7 @@ fn inherit_cpuset(parent: &Path, dir: &Path) -> Result<(), SandboxError> {
 impl Cgroups {
     /// The groups of `path` before they are made: to be noted, so that they are found and removed even when
     /// whoever makes them is killed.
-    pub fn plan(path: &str) -> Result<Self, SandboxError> {
+    pub fn plan(path: &str) -> Result<Self, CgroupError> {
         let below = below(path)?;
         let group = |hierarchy: Hierarchy| Group {
             dir: hierarchy.mount.join(&below),
@@ -175,8 +207,26 @@ impl Cgroups {
         Ok(Self(hierarchies(&read("/proc/self/mountinfo".as_ref())?).into_iter().map(group).collect()))
     }
 
+    /// Those of the groups of `path` that are there.
+    pub fn find(path: &str) -> Result<Self, CgroupError> {
+        let below = below(path)?;
+        let mut groups = Self::default();
+        for hierarchy in hierarchies(&read("/proc/self/mountinfo".as_ref())?) {
+            let dir = hierarchy.mount.join(&below);
+            if dir.is_dir() {
+                groups.0.push(group(&hierarchy, dir)?);
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Which version counts and limits memory; `None` when nothing does.
+    pub fn memory_version(&self) -> Option<Version> {
+        self.with("memory").map(|group| group.version)
+    }
+
     /// Makes the groups of `path` with their limits.
-    pub fn create(path: &str, resources: Option<&LinuxResources>) -> Result<Self, SandboxError> {
+    pub fn create(path: &str, resources: Option<&LinuxResources>) -> Result<Self, CgroupError> {
         let below = below(path)?;
         let mut groups = Self::default();
         for hierarchy in hierarchies(&read("/proc/self/mountinfo".as_ref())?) {
@@ -209,7 +259,7 @@ impl Cgroups {
     }
 
     /// Sets limits.
-    pub fn limit(&self, resources: &LinuxResources) -> Result<(), SandboxError> {
+    pub fn limit(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
         if let Some(memory) = resources.memory() {
             let mut limits = memory_limits(memory);
             if self.set("memory", &limits).is_err() {
@@ -230,12 +280,12 @@ impl Cgroups {
         Ok(())
     }
 
-    fn set(&self, controller: &'static str, limits: &[Limit]) -> Result<(), SandboxError> {
+    fn set(&self, controller: &'static str, limits: &[Limit]) -> Result<(), CgroupError> {
         if limits.is_empty() {
             return Ok(());
         }
         let none =
-            SandboxError::Spec { field: "linux.resources", reason: "the host lacks a controller for it" };
+            CgroupError::Spec { field: "linux.resources", reason: "the host lacks a controller for it" };
         let group = match self.with(controller) {
             None if limits.iter().all(|limit| limit.optional) => return Ok(()),
             group => group.ok_or(none)?,
@@ -254,7 +304,7 @@ impl Cgroups {
     }
 
     /// Enters the groups.
-    pub fn join(&self) -> Result<Joined, SandboxError> {
+    pub fn join(&self) -> Result<Joined, CgroupError> {
         let now = read("/proc/self/cgroup".as_ref())?;
         let before = hierarchies(&read("/proc/self/mountinfo".as_ref())?)
             .iter()
@@ -269,9 +319,8 @@ impl Cgroups {
     }
 
     /// Stops all processes, or lets them go on. An error when the host cannot.
-    pub fn freeze(&self, frozen: bool) -> Result<(), SandboxError> {
-        let none =
-            SandboxError::Spec { field: "linux.cgroupsPath", reason: "the host has no freezer for it" };
+    pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
+        let none = CgroupError::Spec { field: "linux.cgroupsPath", reason: "the host has no freezer for it" };
         if let Some(group) = self.0.iter().find(|group| group.dir.join("cgroup.freeze").exists()) {
             return write(&group.dir.join("cgroup.freeze"), if frozen { "1" } else { "0" });
         }
@@ -285,7 +334,7 @@ impl Cgroups {
     }
 
     /// Removes the groups, once their processes are gone.
-    pub fn remove(&self) -> Result<(), SandboxError> {
+    pub fn remove(&self) -> Result<(), CgroupError> {
         let end = Instant::now() + EMPTYING;
         for Group { dir, .. } in &self.0 {
             loop {
@@ -304,7 +353,7 @@ impl Cgroups {
 }
 
 /// Moves this process into a group.
-fn enter(dir: &Path) -> Result<(), SandboxError> {
+fn enter(dir: &Path) -> Result<(), CgroupError> {
     write(&dir.join("cgroup.procs"), "0")
 }
 
