@@ -156,14 +156,14 @@ fn launch(
     sandbox.noted()?;
     // Only the sandbox holds it from now on, so that its end is noticed.
     drop(listener);
-    let client = Client::connect(container.dir())?;
-    match client.hello() {
+    // One that is gone says itself why, whether it went before or after we were connected.
+    let client = match Client::connect(container.dir()).and_then(|client| client.hello().map(|()| client)) {
         Err(ControlError::Gone) => match sandbox.watch(None, None)? {
             Event::Ended(code) => bail!("the sandbox ended with code {code} before it was created"),
             Event::Readable | Event::TimedOut => bail!("the sandbox does not answer"),
         },
         other => other?,
-    }
+    };
     container.created(Processes::of(&sandbox)?, annotations(bundle))?;
     hooks_before(bundle, container)?;
     if cli.network == NetworkMode::Sandbox {
