@@ -26,8 +26,8 @@ chores:
          loads of real programs, natively and in sandboxes, in one run
   fuzz   SECONDS: feed each fuzz target that long, from a new seed
   soak   MINUTES: a guest that makes and removes all kinds of things that long; the Sentry must stay flat
-  engines   compare uses of docker with runc, kill processes of containers at random, start pods; for root, with
-         Debian's docker.io
+  engines   compare uses of docker with runc, kill processes of containers at random, start pods, try the shim of
+         containerd; for root, with Debian's docker.io
   docs [RUNSC]   rewrite the pages of docs/ that runsc itself can tell
   known-failures   rewrite tests/known-failures from what is seen; the lists may only shrink
   test   install what the tests need (Debian, root), then run every check and every test

@@ -169,28 +169,35 @@ pub(crate) fn fuzz(root: &Path, seconds: u64) -> anyhow::Result<bool> {
     Ok(command.status()?.success())
 }
 
-/// Runs cargo with no stdin; true when it succeeded.
 /// Runs the scripts in `tests/engines` with a release build. Whether all pass.
 ///
 /// # Errors
 /// When one cannot be run.
 pub(crate) fn engines(root: &Path) -> anyhow::Result<bool> {
-    if !cargo(root, &["build", "--release", "--package", "runsc"])? {
+    if !cargo(root, &["build", "--release", "--package", "runsc", "--package", "rampart-shim"])? {
         return Ok(false);
     }
     let metadata = MetadataCommand::new().manifest_path(root.join("Cargo.toml")).no_deps().exec()?;
-    let runsc = metadata.target_directory.into_std_path_buf().join("release/runsc");
+    let release = metadata.target_directory.into_std_path_buf().join("release");
+    let shim = release.join("containerd-shim-runsc-v1");
+    let shim = shim.to_str().context("the target directory has no name in UTF-8")?;
+    let scripts: [(&str, &[&str]); 4] = [
+        ("docker.sh", &[]),
+        ("kills.sh", &["500", "100"]),
+        ("pods.sh", &["50"]),
+        ("shim.sh", &[shim, "50", "100"]),
+    ];
     let mut all = true;
-    for (script, more) in [("docker.sh", &[] as &[&str]), ("kills.sh", &["500", "100"]), ("pods.sh", &["50"])]
-    {
+    for (script, more) in scripts {
         note(&format!("== tests/engines/{script}"));
-        let path = root.join("tests/engines").join(script);
-        all &=
-            Command::new(path).arg(&runsc).args(more).status().with_context(|| script.to_owned())?.success();
+        let mut command = Command::new(root.join("tests/engines").join(script));
+        command.arg(release.join("runsc")).args(more);
+        all &= command.status().with_context(|| script.to_owned())?.success();
     }
     Ok(all)
 }
 
+/// Runs cargo with no stdin; true when it succeeded.
 fn cargo(root: &Path, args: &[&str]) -> anyhow::Result<bool> {
     note(&format!("== cargo {}", args.join(" ")));
     let status = command(root, args).status().context("running cargo")?;

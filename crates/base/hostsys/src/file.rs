@@ -56,6 +56,11 @@ pub fn window_size(terminal: BorrowedFd<'_>) -> Result<Winsize, Errno> {
     raw::window_size(terminal)
 }
 
+/// Sets the size of a terminal's window (`TIOCSWINSZ`, `ioctl_tty(2)`).
+pub fn set_window_size(terminal: BorrowedFd<'_>, size: Winsize) -> Result<(), Errno> {
+    raw::set_window_size(terminal, size)
+}
+
 /// An entry of a directory, as the host gives it (`getdents(2)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostDirEntry<'a> {

@@ -93,6 +93,13 @@ pub(super) fn window_size(terminal: BorrowedFd<'_>) -> Result<Winsize, Errno> {
     length(result as isize).map(|_| size)
 }
 
+pub(super) fn set_window_size(terminal: BorrowedFd<'_>, size: Winsize) -> Result<(), Errno> {
+    const { assert!(size_of::<Winsize>() == size_of::<libc::winsize>()) };
+    // SAFETY: `size` is readable and has the size and layout the host reads.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    length(result as isize).map(drop)
+}
+
 pub(super) fn getdents64(dir: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: the buffer is writable for its length.
     let result = unsafe {
