@@ -209,7 +209,9 @@ fn life(runtime: &Runtime) -> Vec<String> {
         let output = runtime.call(arguments).expect("runs");
         format!("{what}: {}", if output.succeeded() { "done" } else { "refused" })
     };
-    let create = ["create", "--bundle", bundle.text(), "--pid-file", "/dev/null", "one"];
+    let pid_file = bundle.path().join("pid");
+    let create =
+        ["create", "--bundle", bundle.text(), "--pid-file", pid_file.to_str().expect("a path"), "one"];
     seen.push(note("start before it is there", &["start", "one"]));
     seen.push(note("create", &create));
     seen.push(note("create again", &create));
@@ -218,6 +220,8 @@ fn life(runtime: &Runtime) -> Vec<String> {
     for field in ["id", "status", "annotations"] {
         seen.push(format!("{field}: {}", state[field]));
     }
+    let noted = fs::read_to_string(&pid_file).unwrap_or_default();
+    seen.push(format!("pid file: {}", json!(noted.trim().parse::<i64>().ok()) == state["pid"]));
     seen.push(format!("bundle: {}", state["bundle"] == json!(bundle.path())));
     seen.push(format!(
         "lives: {}",
