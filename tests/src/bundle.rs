@@ -13,6 +13,8 @@ use crate::run::{Output, run};
 
 /// Longest a command of a runtime may take.
 const LIMIT: Duration = Duration::from_secs(60);
+/// The id of the container that a test makes, one at a time.
+pub const CONTAINER: &str = "one";
 /// What busybox is called in a root.
 const APPLETS: &[&str] = &[
     "cat", "chmod", "cut", "dd", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ln",
@@ -50,6 +52,13 @@ impl Runtime {
     /// The name of its program.
     pub fn name(&self) -> String {
         self.program.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // Of a test that failed the container may still be there.
+        let _ = self.call(&["delete", "--force", CONTAINER]);
     }
 }
 
