@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use abi::limits::Resource;
+use abi::poll::PollEvents;
 use abi::process::CloneFlags;
 use abi::signal::Signal;
 use abi::{Errno, SysResult};
@@ -321,18 +322,25 @@ impl Kernel {
     fn remove_unstarted(&self, child: &Arc<Task>) {
         use std::sync::atomic::Ordering;
         child.exited.store(true, Ordering::SeqCst);
-        {
+        let parent = {
             let mut table = self.table.lock();
             let (tid, tgid) = (child.tid(), child.tgid());
             if tid == tgid {
+                let parent = table.groups.get(&tgid).map(|node| node.parent);
                 table.forget(tgid);
+                parent.and_then(|parent| table.groups.get(&parent)).map(|node| Arc::clone(&node.group))
             } else {
                 table.tasks.remove(&tid);
                 table.release(tid);
                 if let Some(node) = table.groups.get_mut(&tgid) {
                     node.members.retain(|member| *member != tid);
                 }
+                None
             }
+        };
+        // Whoever cloned may have ended meanwhile, and another wait for its children by now: for none, maybe.
+        if let Some(parent) = parent {
+            parent.child_events.notify(PollEvents::IN);
         }
         self.count_live(-1);
         let mut holdings = child.holdings.lock();

@@ -1,11 +1,14 @@
 //! Processes by hand: every trap of these guests is made here.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use abi::poll::PollEvents;
 use abi::process::{CloneFlags, WaitOptions, WaitStatus};
 use abi::signal::{SigAction, SigInfo, SigSet, Signal};
 use abi::{Errno, Restart, SysResult};
 use platform::{GuestThread, Resume, SyscallTrap, Trap};
+use sync::wait::{Parker, Wake};
 
 use crate::fake::{Calls, Thread, boot, memory};
 use crate::{
@@ -20,6 +23,8 @@ const EXIT_GROUP: u64 = 231;
 const SIGRETURN: u64 = 15;
 const RESTART: u64 = 1000;
 const EXEC: u64 = 59;
+/// A fork that fails once the child is known.
+const NO_FORK: u64 = 1001;
 
 fn calls(task: &Arc<Task>, thread: &mut dyn GuestThread, call: SyscallTrap) -> SysResult<u64> {
     match call.nr {
@@ -44,6 +49,10 @@ fn calls(task: &Arc<Task>, thread: &mut dyn GuestThread, call: SyscallTrap) -> S
         }
         SIGRETURN => task.sigreturn(thread),
         RESTART => Err(Restart::Sys.into()),
+        NO_FORK => {
+            let request = CloneRequest::fork();
+            task.clone_task_with(thread, &request, |_| Err(Errno::EMFILE)).map(|tid| tid as u64)
+        }
         EXEC => {
             let mm = memory(task.kernel().platform().as_ref());
             let registers = platform::Registers::entry(0x50_0000, 0x7100_0000);
@@ -75,6 +84,18 @@ fn a_parent_waits_for_its_child() {
     assert_eq!(init.call(WAIT, [0; 6]), Resume::Return(2 << 32 | 0x700));
     assert_eq!(kernel.processes(), [1]);
     assert_eq!(kernel.live_tasks(), 1);
+}
+
+/// It was one of whoever waits for any, and was the last, maybe.
+#[test]
+fn who_waits_for_children_hears_of_one_that_never_ran() {
+    let (kernel, mut init) = boot(Calls(calls));
+    let task = kernel.task(1).expect("init");
+    let parker = Parker::new();
+    let _waiter = task.group().child_events.register(parker.clone(), PollEvents::IN);
+    assert_eq!(init.call(NO_FORK, [0; 6]), Resume::Return(Errno::EMFILE.to_register()));
+    assert_eq!(parker.park(Some(Instant::now())), Wake::Notified);
+    assert_eq!(init.call(WAIT, [0; 6]), Resume::Return(Errno::ECHILD.to_register()));
 }
 
 #[test]
