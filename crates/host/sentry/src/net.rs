@@ -6,6 +6,7 @@
 
 mod capture;
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +21,7 @@ use netstack::{
 use nix::errno::Errno as HostErrno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, send};
 use socket::inet::{Link, Network, Outside};
 use socket::netlink;
 
@@ -177,6 +178,7 @@ impl Link for Sockets {
 /// Reads frames and hands them on, for ever.
 fn read_frames(sockets: &Sockets, waker: &EventFd, outside: &Outside, network: &Arc<Network>) {
     let mut buffers: Vec<Vec<u8>> = (0..BATCH).map(|_| vec![0; FRAME]).collect();
+    let mut headers = MultiHeaders::preallocate(BATCH, None);
     let mut wait = outside.tick(network);
     loop {
         let mut fds = vec![PollFd::new(waker.as_fd(), PollFlags::POLLIN)];
@@ -195,24 +197,28 @@ fn read_frames(sockets: &Sockets, waker: &EventFd, outside: &Outside, network: &
         }
         let mut sizes = Vec::new();
         for (n, (nic, socket)) in sockets.links.iter().enumerate() {
-            while ready.get(n + 1) == Some(&true) && sizes.len() < BATCH {
-                let Some(buffer) = buffers.get_mut(sizes.len()) else { break };
-                match recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
-                    Ok(len) => {
-                        if let Some(capture) = &sockets.capture {
-                            capture.add(buffer.get(..len).unwrap_or_default());
-                        }
-                        sizes.push((*nic, len));
-                    }
-                    // Nothing more, or an interface that is down; which is told once.
-                    Err(_) => break,
-                }
+            if ready.get(n + 1) == Some(&true) {
+                let free = buffers.get_mut(sizes.len()..).unwrap_or_default();
+                sizes.extend(receive(socket, free, &mut headers).into_iter().map(|len| (*nic, len)));
             }
+        }
+        if let Some(capture) = &sockets.capture {
+            let frames = sizes.iter().zip(&buffers);
+            frames.for_each(|((_, len), buffer)| capture.add(buffer.get(..*len).unwrap_or_default()));
         }
         let frames = sizes.iter().zip(&buffers);
         wait = outside
             .take(network, frames.map(|((nic, len), buffer)| (*nic, buffer.get(..*len).unwrap_or_default())));
     }
+}
+
+/// Takes as many frames as there are, and buffers for them, in one call; their sizes. None when there is nothing, or the
+/// interface is down; which is told once.
+fn receive(socket: &OwnedFd, buffers: &mut [Vec<u8>], headers: &mut MultiHeaders<()>) -> Vec<usize> {
+    let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let received = recvmmsg(socket.as_raw_fd(), headers, slices.iter_mut(), flags, None);
+    received.map(|frames| frames.map(|frame| frame.bytes).collect()).unwrap_or_default()
 }
 
 /// In whole milliseconds, not too early.

@@ -12,8 +12,8 @@ use super::{ConnId, Failure};
 use crate::packet::Outgoing;
 
 /// Most connections, of them such as have not come about, such as nobody here knows any more, and ended ones
-/// that are remembered.
-const MAX_CONNECTIONS: usize = 32_768;
+/// that are remembered. The buffers of a connection are two mappings, of which the host gives a process 65,530.
+const MAX_CONNECTIONS: usize = 16_384;
 const MAX_HALF_OPEN: usize = 512;
 const MAX_ORPHANS: usize = 1024;
 const MAX_PAST: usize = 16_384;
