@@ -11,7 +11,7 @@
 //!
 //! Everything that a peer or a guest can grow has a bound beside its declaration.
 //!
-//! Deliberately absent: forwarding, IPsec, path MTU discovery (packets are as large as the link takes), recovery
+//! Deliberately absent: forwarding, IPsec, recovery
 //! by the peer's selective acknowledgements, timestamps, urgent data (taken as ordinary), membership reports.
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,7 @@ mod device;
 mod egress;
 mod neighbor;
 mod packet;
+mod paths;
 mod reassembly;
 pub mod simulate;
 mod stack;

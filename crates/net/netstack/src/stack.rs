@@ -26,6 +26,7 @@ use crate::config::{Config, Nic};
 use crate::device::{self, Port};
 use crate::egress::{Egress, Policy};
 use crate::neighbor::Neighbors;
+use crate::paths::{Paths, STEPS};
 use crate::reassembly::Reassembly;
 
 pub use events::{Counters, Datagram, Event, Failure, Frame, Packet, Report, Syn};
@@ -39,9 +40,49 @@ const MAX_FRAMES: usize = 16_384;
 /// An interface at work.
 struct Attached {
     nic: Nic,
+    /// Never empty; the first is as wide as the link, each other narrower than the one before.
+    lanes: Vec<Lane>,
+    neighbors: Neighbors,
+}
+
+/// smoltcp's side of an interface, for packets of one size: it knows no other per connection.
+struct Lane {
     interface: Interface,
     capabilities: DeviceCapabilities,
-    neighbors: Neighbors,
+}
+
+impl Lane {
+    fn new(nic: &Nic, seed: u64, now: Duration) -> Self {
+        let capabilities = device::capabilities(nic);
+        let mut config = InterfaceConfig::new(HardwareAddress::Ip);
+        config.random_seed = seed;
+        let mut out = Vec::new();
+        let mut port = Port { packet: None, out: &mut out, capabilities: &capabilities };
+        let mut interface = Interface::new(config, &mut port, instant(now));
+        // What is not for us does not get that far.
+        interface.set_any_ip(true);
+        Self { interface, capabilities }
+    }
+
+    fn mtu(&self) -> usize {
+        self.capabilities.max_transmission_unit
+    }
+}
+
+impl Attached {
+    fn new(nic: &Nic, seed: u64, neighbors: Neighbors, now: Duration) -> Self {
+        let narrower = STEPS.iter().filter(|step| **step < nic.mtu as usize);
+        let sizes = std::iter::once(nic.mtu).chain(narrower.map(|step| *step as u32));
+        let lanes = sizes.map(|mtu| Lane::new(&Nic { mtu, ..nic.clone() }, seed, now)).collect();
+        Self { nic: nic.clone(), lanes, neighbors }
+    }
+
+    /// The widest lane for packets of no more than `mtu` bytes; else the narrowest.
+    fn lane(&mut self, mtu: usize) -> Option<&mut Lane> {
+        let narrowest = self.lanes.len().saturating_sub(1);
+        let at = self.lanes.iter().position(|lane| lane.mtu() <= mtu);
+        self.lanes.get_mut(at.unwrap_or(narrowest))
+    }
 }
 
 /// A TCP/IP stack. `H` is the owner's name for a connection of theirs.
@@ -52,6 +93,7 @@ pub struct Stack<H> {
     connections: Connections<H>,
     nothing: SocketSet<'static>,
     policy: Policy,
+    paths: Paths,
     denied: u64,
     /// Packets are told of whole as well.
     hears: bool,
@@ -72,25 +114,18 @@ impl<H: Clone> Stack<H> {
     pub fn new(config: Config, now: Duration) -> Self {
         let mut ports = Vec::new();
         for (n, nic) in config.nics.iter().enumerate() {
-            let capabilities = device::capabilities(nic);
-            let mut interface_config = InterfaceConfig::new(HardwareAddress::Ip);
-            interface_config.random_seed = config.seed.rotate_left(n as u32);
-            let mut out = Vec::new();
-            let mut port = Port { packet: None, out: &mut out, capabilities: &capabilities };
-            let mut interface = Interface::new(interface_config, &mut port, instant(now));
-            // What is not for us does not get that far.
-            interface.set_any_ip(true);
             let near = config
                 .neighbors
                 .iter()
                 .filter(|neighbor| nic.addresses.iter().any(|address| address.contains(neighbor.ip)));
             let neighbors = Neighbors::new(near.copied());
-            ports.push(Attached { nic: nic.clone(), interface, capabilities, neighbors });
+            ports.push(Attached::new(nic, config.seed.rotate_left(n as u32), neighbors, now));
         }
         let counters = vec![Counters::default(); ports.len()];
         Self {
             ident: config.seed as u32,
             policy: Policy::new(config.egress.clone()),
+            paths: Paths::default(),
             config,
             ports,
             reassembly: Reassembly::default(),

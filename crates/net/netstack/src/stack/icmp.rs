@@ -76,7 +76,7 @@ impl<H: Clone> Stack<H> {
                 Some(())
             }
             (UNREACHABLE4 | EXCEEDED4 | PROBLEM4, true) | (UNREACHABLE6..=PROBLEM6, false) => {
-                self.take_error(view, (kind, code))
+                self.take_error(view, (kind, code), now)
             }
             _ => Some(()),
         }
@@ -96,7 +96,7 @@ impl<H: Clone> Stack<H> {
     }
 
     /// An error about a packet of ours.
-    fn take_error(&mut self, view: &View<'_>, (kind, code): (u8, u8)) -> Option<()> {
+    fn take_error(&mut self, view: &View<'_>, (kind, code): (u8, u8), now: Duration) -> Option<()> {
         let quoted = Quoted::of(view.payload.get(ERROR_HEAD..)?)?;
         if !self.config.is_own(quoted.local.ip()) || quoted.local.is_ipv4() != view.from.is_ipv4() {
             return None;
@@ -108,8 +108,25 @@ impl<H: Clone> Stack<H> {
             (TOO_LARGE6 | PROBLEM6, _, IpAddr::V6(_)) => word,
             _ => 0,
         };
+        let narrow = match view.from {
+            IpAddr::V4(_) => (kind, code) == (UNREACHABLE4, TOO_LARGE4),
+            IpAddr::V6(_) => kind == TOO_LARGE6,
+        };
+        if narrow {
+            self.take_size(&quoted, info, now);
+        }
         self.tell_lost(quoted, Report { from: view.from, kind, code, info });
         Some(())
+    }
+
+    /// A packet was too large for its way. Of TCP that is believed only of connections there are.
+    fn take_size(&mut self, quoted: &Quoted, told: u32, now: Duration) {
+        let (local, remote) = (quoted.local, quoted.remote);
+        let known = quoted.protocol != IpProtocol::Tcp || self.connections.find((local, remote)).is_some();
+        let at = self.way(local.ip(), remote.ip()).map(|(at, _)| at);
+        if let Some(port) = at.and_then(|at| self.ports.get(at)).filter(|_| known) {
+            self.paths.told(remote.ip(), told, port.nic.mtu as usize, now);
+        }
     }
 
     /// A packet of ours could not be sent on.
@@ -143,10 +160,10 @@ impl<H: Clone> Stack<H> {
 
     /// Has smoltcp answer a packet that is for no socket.
     pub(super) fn offer_to_nobody(&mut self, at: usize, bytes: &[u8], now: Duration) {
-        let Some(port) = self.ports.get_mut(at) else { return };
+        let Some(lane) = self.ports.get_mut(at).and_then(|port| port.lane(usize::MAX)) else { return };
         let mut out = Vec::new();
-        let mut device = Port { packet: Some(bytes), out: &mut out, capabilities: &port.capabilities };
-        port.interface.poll_ingress_single(instant(now), &mut device, &mut self.nothing);
+        let mut device = Port { packet: Some(bytes), out: &mut out, capabilities: &lane.capabilities };
+        lane.interface.poll_ingress_single(instant(now), &mut device, &mut self.nothing);
         for packet in out {
             self.send_packet(packet, now);
         }

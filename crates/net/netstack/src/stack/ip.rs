@@ -107,13 +107,19 @@ impl<H: Clone> Stack<H> {
         Some((at, route.gateway.unwrap_or(to)))
     }
 
+    /// Bytes of the largest packet out of an interface to `to`. Those of IPv4 routers may cut themselves.
+    pub(super) fn mtu(&self, at: usize, to: IpAddr, now: Duration) -> usize {
+        let link = self.ports.get(at).map_or(0, |port| port.nic.mtu as usize);
+        if to.is_ipv4() { link } else { link.min(self.paths.mtu(to, now)) }
+    }
+
     /// Sends a packet, in pieces if it must be. `false` when no way leads there.
     pub(super) fn send_packet(&mut self, out: Outgoing, now: Duration) -> bool {
         let Some((from, to)) = packet::view(out.packet()).map(|view| (view.from, view.to)) else {
             return false;
         };
         let Some((at, next)) = self.way(from, to) else { return false };
-        let mtu = self.ports.get(at).map_or(0, |port| port.nic.mtu as usize);
+        let mtu = self.mtu(at, to, now);
         if out.packet().len() <= mtu || out.vnet.is_vouched_for() {
             // What is longer is the device's to cut.
             self.send_to(at, next, out, now);

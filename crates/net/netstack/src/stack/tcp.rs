@@ -156,11 +156,12 @@ impl<H: Clone> Stack<H> {
     /// Gives a packet to a connection.
     fn feed(&mut self, id: ConnId, packet: &[u8], now: Duration) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let Some(port) = self.ports.get_mut(connection.at) else { return };
+        let mtu = self.paths.mtu(connection.tuple.1.ip(), now);
+        let Some(lane) = self.ports.get_mut(connection.at).and_then(|port| port.lane(mtu)) else { return };
         let before = connection.socket().state();
         let mut out = Vec::new();
-        let mut device = Port { packet: Some(packet), out: &mut out, capabilities: &port.capabilities };
-        port.interface.poll_ingress_single(instant(now), &mut device, &mut connection.set);
+        let mut device = Port { packet: Some(packet), out: &mut out, capabilities: &lane.capabilities };
+        lane.interface.poll_ingress_single(instant(now), &mut device, &mut connection.set);
         self.send_all(id, out, now);
         self.go_on(id, before, Cause::Segment, now);
     }
@@ -181,11 +182,12 @@ impl<H: Clone> Stack<H> {
         let mut out = Vec::new();
         if let Some(connection) = self.connections.get_mut(id)
             && let Some(port) = self.ports.get_mut(connection.at)
+            && let Some(lane) = port.lane(self.paths.mtu(connection.tuple.1.ip(), now))
             && connection.phase != Phase::Over
         {
-            let mut device = Port { packet: None, out: &mut out, capabilities: &port.capabilities };
+            let mut device = Port { packet: None, out: &mut out, capabilities: &lane.capabilities };
             for _ in 0..MAX_BURST {
-                let sent = port.interface.poll_egress(instant(now), &mut device, &mut connection.set);
+                let sent = lane.interface.poll_egress(instant(now), &mut device, &mut connection.set);
                 if sent == PollResult::None {
                     break;
                 }
@@ -260,11 +262,12 @@ impl<H: Clone> Stack<H> {
     /// Sets the time by which a connection is to be looked after.
     fn arm(&mut self, id: ConnId, now: Duration) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let Some(port) = self.ports.get_mut(connection.at) else { return };
+        let mtu = self.paths.mtu(connection.tuple.1.ip(), now);
+        let Some(lane) = self.ports.get_mut(connection.at).and_then(|port| port.lane(mtu)) else { return };
         let due = if connection.phase == Phase::Over {
             None
         } else {
-            let due = port.interface.poll_at(instant(now), &connection.set);
+            let due = lane.interface.poll_at(instant(now), &connection.set);
             let due = due.map(|at| Duration::from_micros(u64::try_from(at.total_micros()).unwrap_or(0)));
             // What is due at once was not to be done, or would have been.
             let due = due.map(|at| at.max(now + Duration::from_millis(1)));
@@ -285,10 +288,11 @@ impl<H: Clone> Stack<H> {
         let mut out = Vec::new();
         if let Some(connection) = self.connections.get_mut(id)
             && let Some(port) = self.ports.get_mut(connection.at)
+            && let Some(lane) = port.lane(usize::MAX)
         {
             connection.socket_mut().abort();
-            let mut device = Port { packet: None, out: &mut out, capabilities: &port.capabilities };
-            port.interface.poll_egress(instant(now), &mut device, &mut connection.set);
+            let mut device = Port { packet: None, out: &mut out, capabilities: &lane.capabilities };
+            lane.interface.poll_egress(instant(now), &mut device, &mut connection.set);
         }
         self.send_all(id, out, now);
         if let Some(gone) = self.connections.remove(id)

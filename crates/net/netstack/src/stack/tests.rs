@@ -1,6 +1,6 @@
 //! Two stacks over a link that can be trusted more or less.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{ConnId, Event, Failure, TcpPhase};
@@ -322,4 +322,48 @@ fn who_may_not_be_reached_is_not() {
     assert_eq!(stack.send_datagram(ends(false, 1), b"?", (64, 0), now), Err(super::SendError::Denied));
     assert_eq!((stack.denied(), stack.connections()), (2, 0));
     assert!(stack.next_frame().is_none());
+}
+
+/// What a router says of a packet that is too large for what lies behind it.
+fn too_large(packet: &[u8], mtu: u16) -> Vec<u8> {
+    let (router, own) = (IpAddr::from([10, 0, 0, 9]), address(0, false));
+    let quoted = &packet[..packet.len().min(28)];
+    let [a, b] = mtu.to_be_bytes();
+    let mut message = [&[3, 4, 0, 0, 0, 0, a, b], quoted].concat();
+    let sum = crate::checksum(None, &message).to_be_bytes();
+    message[2..4].copy_from_slice(&sum);
+    let whole = crate::ip_packet((router, own), 1, &message, (64, 0)).expect("a packet");
+    let head = [&[0; crate::VNET_LEN][..], &[2, 0, 0, 0, 0, 1], &[2, 0, 0, 0, 0, 9], &[8, 0]].concat();
+    [head, whole].concat()
+}
+
+#[test]
+fn a_narrow_way_is_learned() {
+    let mut talk = Talk::new(3, 1500, false, Impairment::default());
+    talk.run(Duration::from_secs(1));
+    let (side, client) = (&mut talk.pair.sides[0], talk.client);
+    let now = talk.pair.now;
+    side.send(client, &pattern(100_000, 1), now);
+    let first = side.next_frame().expect("a segment");
+    let packet = &first.bytes[crate::VNET_LEN + 14..];
+    assert_eq!(packet.len(), 1500);
+    let answer = too_large(packet, 1400);
+    // One about a connection that there is not changes nothing.
+    let mut other = packet.to_vec();
+    other[20] ^= 0x40;
+    let wrong = too_large(&other, 600);
+    side.receive(2, &wrong, now);
+    side.receive(2, &answer, now);
+    while side.next_frame().is_some() {}
+    // What was lost is sent again, smaller; and so is what follows.
+    talk.pair.now += Duration::from_secs(3);
+    let (side, now) = (&mut talk.pair.sides[0], talk.pair.now);
+    side.poll(now);
+    let again = side.next_frame().expect("a segment");
+    assert_eq!(again.bytes.len() - crate::VNET_LEN - 14, 1400);
+    // The answer to what was not lost does not come, but all arrives in the end.
+    talk.pair.sides[0].poll(now);
+    talk.run(Duration::from_secs(60));
+    let server = talk.server.expect("a connection");
+    assert_eq!(talk.pair.sides[1].status(server).map(|status| status.unread), Some(100_000));
 }

@@ -72,7 +72,7 @@ impl<H: Clone> Stack<H> {
             self.denied += 1;
             return Err(SendError::Denied);
         }
-        let mtu = self.ports.get(at).map_or(0, |port| port.nic.mtu as usize);
+        let mtu = self.mtu(at, to.ip(), now);
         let shape = Shape { hops, class, ident: self.next_ident() };
         let out = packet::datagram(from, to, data, shape, mtu).ok_or(SendError::NoRoute)?;
         if self.send_packet(out, now) { Ok(()) } else { Err(SendError::NoRoute) }

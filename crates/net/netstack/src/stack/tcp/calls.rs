@@ -46,8 +46,9 @@ impl<H: Clone> Stack<H> {
             return Err(ConnectError::TooMany);
         }
         let mut socket = fresh(settings);
-        let port = self.ports.get_mut(at).ok_or(ConnectError::NoRoute)?;
-        let begun = socket.connect(port.interface.context(), endpoint(remote), endpoint(local));
+        let mtu = self.paths.mtu(remote.ip(), now);
+        let lane = self.ports.get_mut(at).and_then(|port| port.lane(mtu)).ok_or(ConnectError::NoRoute)?;
+        let begun = socket.connect(lane.interface.context(), endpoint(remote), endpoint(local));
         begun.map_err(|_| ConnectError::NoRoute)?;
         let (id, _) = self.connections.add((at, (local, remote)), socket, owner, None);
         if let Some(connection) = self.connections.get_mut(id) {

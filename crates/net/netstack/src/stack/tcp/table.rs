@@ -106,7 +106,7 @@ impl<H> Default for Connections<H> {
 }
 
 impl<H> Connections<H> {
-    pub(super) fn find(&self, tuple: Tuple) -> Option<ConnId> {
+    pub(in crate::stack) fn find(&self, tuple: Tuple) -> Option<ConnId> {
         self.by_tuple.get(&tuple).copied()
     }
 
