@@ -12,6 +12,7 @@ use sync::wait::Parker;
 
 use crate::group::ThreadGroup;
 use crate::kernel::Kernel;
+use crate::table::Table;
 use crate::task::{Sharing, Task};
 
 /// Most entries of a robust list that are walked (`ROBUST_LIST_LIMIT`).
@@ -264,15 +265,22 @@ impl Kernel {
 
     /// The process becomes a zombie, or vanishes; its children are adopted.
     fn end_process(&self, tgid: i32, status: WaitStatus, notices: &mut Notices) {
-        let parent_group = {
+        let parent_of = |table: &Table| table.groups.get(&tgid).map_or(0, |node| node.parent);
+        let (mut table, parent_group, reaps, ignores) = loop {
+            let (parent, parent_group) = {
+                let table = self.table.lock();
+                let parent = parent_of(&table);
+                (parent, table.groups.get(&parent).map(|node| Arc::clone(&node.group)))
+            };
+            // Before the table's lock: actions come after it in the order, but are asked once.
+            let reaps = parent_group.as_ref().is_some_and(|p| p.actions().lock().reaps_children());
+            let ignores = parent_group.as_ref().is_some_and(|p| p.actions().lock().ignores(Signal::SIGCHLD));
             let table = self.table.lock();
-            let parent = table.groups.get(&tgid).map_or(0, |node| node.parent);
-            table.groups.get(&parent).map(|node| Arc::clone(&node.group))
+            // One that ended meanwhile has given it away, and another waits for it.
+            if parent_of(&table) == parent {
+                break (table, parent_group, reaps, ignores);
+            }
         };
-        // Before the table's lock: actions come after it in the order, but are asked once.
-        let reaps = parent_group.as_ref().is_some_and(|p| p.actions().lock().reaps_children());
-        let ignores = parent_group.as_ref().is_some_and(|p| p.actions().lock().ignores(Signal::SIGCHLD));
-        let mut table = self.table.lock();
         let orphans_before = orphan_candidates(&table, tgid);
         self.reparent(&mut table, tgid, notices);
         let Some(node) = table.groups.get_mut(&tgid) else { return };
@@ -299,7 +307,7 @@ impl Kernel {
     }
 
     /// Gives the children of `tgid` to the adopter.
-    fn reparent(&self, table: &mut crate::table::Table, tgid: i32, notices: &mut Notices) {
+    fn reparent(&self, table: &mut Table, tgid: i32, notices: &mut Notices) {
         let to = table.adopter(tgid);
         let children = match table.groups.get_mut(&tgid) {
             Some(node) => std::mem::take(&mut node.children),
