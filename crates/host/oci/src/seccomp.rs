@@ -141,7 +141,7 @@ mod tests {
     use super::{ProfileError, filter};
 
     fn profile(value: serde_json::Value) -> oci_spec::runtime::LinuxSeccomp {
-        serde_json::from_value(value).unwrap()
+        serde_json::from_value(value).expect("a profile")
     }
 
     fn verdict(filter: &bpf::Program, nr: u32, args: [u64; 6]) -> Action {
@@ -168,7 +168,7 @@ mod tests {
                 { "names": ["kill"], "action": "SCMP_ACT_KILL_PROCESS" },
             ],
         }));
-        let filter = filter(&profile).unwrap();
+        let filter = filter(&profile).expect("a filter");
         let first = |value: u64| [value, 0, 0, 0, 0, 0];
         assert_eq!(verdict(&filter, 0, first(9)), Action::Allow);
         assert_eq!(verdict(&filter, 2, first(9)), Action::Errno(38));
@@ -194,7 +194,7 @@ mod tests {
             let entry = json!({ "names": ["read"], "action": "SCMP_ACT_ALLOW",
                 "args": [{ "index": 5, "value": value, "op": op }] });
             let profile = profile(json!({ "defaultAction": "SCMP_ACT_KILL", "syscalls": [entry] }));
-            let filter = filter(&profile).unwrap();
+            let filter = filter(&profile).expect("a filter");
             for (argument, allowed) in tried {
                 let wanted = if *allowed { Action::Allow } else { Action::KillThread };
                 assert_eq!(

@@ -284,7 +284,7 @@ mod tests {
             (state("b", &[]), Some(vec![Family { kind: Kind::Gauge, ..calls.clone() }])),
             (state("c", &[]), None),
         ];
-        let text = text("runsc_", counts(&told), told).unwrap();
+        let text = text("runsc_", counts(&told), told).expect("text");
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# HELP")).collect();
         assert_eq!(
             lines,

@@ -47,11 +47,11 @@ mod tests {
 
     #[test]
     fn there_is_a_page_for_each_command_that_is_shown() {
-        let dir = tempfile::tempdir().unwrap();
-        man(&Man { dir: dir.path().join("man") }).unwrap();
+        let dir = tempfile::tempdir().expect("a folder");
+        man(&Man { dir: dir.path().join("man") }).expect("pages");
         let page = |name: &str| std::fs::read_to_string(dir.path().join("man").join(name));
-        assert!(page("runsc.1").unwrap().contains("metric\\-server"));
-        assert!(page("runsc-exec.1").unwrap().contains("additional\\-gids"));
+        assert!(page("runsc.1").expect("a page").contains("metric\\-server"));
+        assert!(page("runsc-exec.1").expect("a page").contains("additional\\-gids"));
         assert!(page("runsc-boot.1").is_err());
     }
 }

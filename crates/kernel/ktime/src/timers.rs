@@ -93,7 +93,7 @@ impl TimerQueue {
                     Some(((deadline, _), _)) if *deadline > now => return Some(*deadline),
                     Some(_) => {}
                 }
-                let Some(((_, id), target)) = state.due.pop_first() else { return None };
+                let ((_, id), target) = state.due.pop_first()?;
                 state.at.remove(&id);
                 (id, target)
             };

@@ -132,7 +132,8 @@ pub(crate) fn pidfd_getfd(cx: &mut Cx<'_>, fd: Fd, target: Fd, flags: u32) -> Sy
     let same = [its.uid, its.euid, its.suid].iter().all(|id| *id == own.fsuid)
         && [its.gid, its.egid, its.sgid].iter().all(|id| *id == own.fsgid)
         && own.permitted.contains(its.permitted);
-    if !(same && group.is_dumpable()) && !own.capable(CapSet::SYS_PTRACE) {
+    let may = same && group.is_dumpable() || own.capable(CapSet::SYS_PTRACE);
+    if !may {
         return Err(Errno::EPERM.into());
     }
     let file = task.fd_table()?.get(target.0)?;

@@ -35,13 +35,13 @@ const LOOKS: u32 = 16;
 /// too.
 const GAP: Duration = Duration::from_micros(if cfg!(test) { 1_000_000 } else { 80 });
 /// How many calls it may not take in time, of threads it looks at: it shares its processor with them then.
-const MISSED: u32 = if cfg!(test) { u32::MAX } else { 2 };
+const MISSED: u32 = if cfg!(test) { 1_000_000 } else { 2 };
 /// How long it may take from arming a thread to looking at it, on a machine with an idle processor.
 const SOON: Duration = Duration::from_micros(if cfg!(test) { 1_000_000 } else { 400 });
 /// Looking was not worth while for fewer calls than this, and is not tried again for a moment.
-const FEW: u32 = if cfg!(test) { 0 } else { 8 };
+const FEW: u32 = 8;
 /// How long that is.
-const REST: Duration = Duration::from_millis(1);
+const REST: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 1 });
 /// How long it stays away when somebody wants its processor, at first and at most.
 const AWAY: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(500));
 /// Threads it looks at, at most.

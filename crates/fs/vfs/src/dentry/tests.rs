@@ -35,7 +35,7 @@ impl FileSystem for Fake {
     }
 
     fn root(&self) -> Arc<dyn Inode> {
-        self.root.lock().unwrap().upgrade().unwrap()
+        self.root.lock().expect("not poisoned").upgrade().expect("alive")
     }
 
     fn statfs(&self) -> Result<StatFs> {
@@ -82,7 +82,7 @@ impl Inode for Node {
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        if !self.names.lock().unwrap().contains(name) {
+        if !self.names.lock().expect("not poisoned").contains(name) {
             return Err(Errno::ENOENT);
         }
         // Each node has the file system.
@@ -108,7 +108,7 @@ fn fake(cached: bool) -> (Arc<Node>, Arc<Dentry>) {
 fn fake_with(cached: bool, room: usize) -> (Arc<Node>, Arc<Dentry>) {
     let fs = Arc::new(Fake { root: Mutex::default(), cached, room });
     let root = node(&fs, FileType::Directory);
-    *fs.root.lock().unwrap() = Arc::downgrade(&root);
+    *fs.root.lock().expect("not poisoned") = Arc::downgrade(&root);
     let dentry = Dentry::root_of(&*fs);
     (root, dentry)
 }
@@ -119,13 +119,13 @@ impl Node {
     }
 
     fn add(&self, name: &[u8]) {
-        self.names.lock().unwrap().insert(name.to_vec());
+        self.names.lock().expect("not poisoned").insert(name.to_vec());
     }
 }
 
 fn make(inode: &Arc<Node>, dentry: &Dentry, name: &[u8]) -> Result<Arc<Dentry>> {
     dentry.lock_names().make(name, |_| {
-        if inode.names.lock().unwrap().insert(name.to_vec()) {
+        if inode.names.lock().expect("not poisoned").insert(name.to_vec()) {
             Ok(node(&inode.fs, FileType::Regular))
         } else {
             Err(Errno::EEXIST)
@@ -137,30 +137,30 @@ fn make(inode: &Arc<Node>, dentry: &Dentry, name: &[u8]) -> Result<Arc<Dentry>> 
 fn absence_is_remembered_until_the_name_is_made() {
     let (inode, dentry) = fake(true);
     for _ in 0..3 {
-        assert_eq!(dentry.lookup(b"x").unwrap_err(), Errno::ENOENT);
+        assert_eq!(dentry.lookup(b"x").expect_err("refused"), Errno::ENOENT);
     }
     assert_eq!(inode.asked(), 1);
-    let made = make(&inode, &dentry, b"x").unwrap();
-    assert!(Arc::ptr_eq(&dentry.lookup(b"x").unwrap(), &made));
-    inode.names.lock().unwrap().clear();
+    let made = make(&inode, &dentry, b"x").expect("works");
+    assert!(Arc::ptr_eq(&dentry.lookup(b"x").expect("works"), &made));
+    inode.names.lock().expect("not poisoned").clear();
     dentry.lock_names().removed(b"x");
     assert!(made.is_unlinked());
-    assert_eq!(dentry.lookup(b"x").unwrap_err(), Errno::ENOENT);
+    assert_eq!(dentry.lookup(b"x").expect_err("refused"), Errno::ENOENT);
     assert_eq!(inode.asked(), 0);
     // Somebody made it without telling: the attempt to make it finds out.
     inode.add(b"x");
-    assert_eq!(make(&inode, &dentry, b"x").unwrap_err(), Errno::EEXIST);
+    assert_eq!(make(&inode, &dentry, b"x").expect_err("refused"), Errno::EEXIST);
     assert!(dentry.lookup(b"x").is_ok());
 }
 
 #[test]
 fn trees_that_change_by_themselves_are_always_asked() {
     let (inode, dentry) = fake(false);
-    assert_eq!(dentry.lookup(b"x").unwrap_err(), Errno::ENOENT);
+    assert_eq!(dentry.lookup(b"x").expect_err("refused"), Errno::ENOENT);
     inode.add(b"x");
     assert!(dentry.lookup(b"x").is_ok());
-    inode.names.lock().unwrap().clear();
-    assert_eq!(dentry.lookup(b"x").unwrap_err(), Errno::ENOENT);
+    inode.names.lock().expect("not poisoned").clear();
+    assert_eq!(dentry.lookup(b"x").expect_err("refused"), Errno::ENOENT);
     assert_eq!(inode.asked(), 3);
     assert_eq!(dentry.tree.sizes(), (0, 0));
 }
@@ -169,21 +169,21 @@ fn trees_that_change_by_themselves_are_always_asked() {
 fn what_is_kept_is_bounded_and_what_is_used_stays() {
     let (inode, dentry) = fake(true);
     inode.add(b"hot");
-    dentry.lookup(b"hot").unwrap();
+    dentry.lookup(b"hot").expect("works");
     for n in 0..super::cache::KEPT_MAX + 1000 {
         let name = n.to_string().into_bytes();
         assert!(dentry.lookup(&name).is_err());
         inode.add(&name);
-        make(&inode, &dentry, &[b"made", &name[..]].concat()).unwrap();
-        dentry.lookup(b"hot").unwrap();
+        make(&inode, &dentry, &[b"made", &name[..]].concat()).expect("works");
+        dentry.lookup(b"hot").expect("works");
     }
     let (kept, absent) = dentry.tree.sizes();
     assert_eq!((kept, absent), (super::cache::KEPT_MAX, super::cache::ABSENT_MAX));
     assert!(dentry.state.lock().names.len() <= kept + absent);
     inode.asked();
-    dentry.lookup(b"hot").unwrap();
+    dentry.lookup(b"hot").expect("works");
     assert_eq!(inode.asked(), 0, "used all the time");
-    dentry.lookup(b"made0").unwrap();
+    dentry.lookup(b"made0").expect("works");
     assert_eq!(inode.asked(), 1, "long forgotten");
     dentry.shrink();
     assert_eq!(dentry.tree.sizes(), (0, 0));
@@ -197,7 +197,7 @@ fn what_is_kept_gives_way_to_what_is_needed() {
         .map(|n: u32| {
             let name = n.to_string().into_bytes();
             inode.add(&name);
-            (n % 20 == 0).then_some(dentry.lookup(&name).unwrap())
+            (n % 20 == 0).then_some(dentry.lookup(&name).expect("works"))
         })
         .collect();
     assert_eq!(used.iter().flatten().count(), 50);
@@ -219,19 +219,19 @@ fn a_file_system_has_one_tree() {
 #[test]
 fn exchanged_names_are_both_known() {
     let (inode, dentry) = fake(true);
-    let a = make(&inode, &dentry, b"a").unwrap();
-    let b = make(&inode, &dentry, b"b").unwrap();
+    let a = make(&inode, &dentry, b"a").expect("works");
+    let b = make(&inode, &dentry, b"b").expect("works");
     let names = dentry.lock_names();
     names.moved(&b, None, b"a");
     names.moved(&a, None, b"b");
     drop(names);
-    assert!(Arc::ptr_eq(&dentry.lookup(b"a").unwrap(), &b));
-    assert!(Arc::ptr_eq(&dentry.lookup(b"b").unwrap(), &a));
+    assert!(Arc::ptr_eq(&dentry.lookup(b"a").expect("works"), &b));
+    assert!(Arc::ptr_eq(&dentry.lookup(b"b").expect("works"), &a));
     let names = dentry.lock_names();
     names.removed(b"b");
     names.moved(&b, None, b"b");
     drop(names);
-    assert_eq!(dentry.lookup(b"a").unwrap_err(), Errno::ENOENT);
-    assert!(Arc::ptr_eq(&dentry.lookup(b"b").unwrap(), &b));
+    assert_eq!(dentry.lookup(b"a").expect_err("refused"), Errno::ENOENT);
+    assert!(Arc::ptr_eq(&dentry.lookup(b"b").expect("works"), &b));
     assert!(a.is_unlinked());
 }
