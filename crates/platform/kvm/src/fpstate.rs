@@ -1,22 +1,12 @@
 //! Floating-point state: the XSAVE area as KVM and signal frames know it.
 
 use kvm_bindings::kvm_xsave;
+use platform::xstate::LEAST;
 
-/// Legacy area and header.
-const LEAST: usize = 576;
 /// Where the host says in the area which features there are.
 const XCR0: usize = 464;
 const MXCSR: usize = 24;
 const HEADER: usize = 512;
-
-/// Bytes of an area with `features` (SDM volume 1, 13.5; CPUID leaf 0xd).
-pub(crate) fn size(features: u64) -> usize {
-    let end = |bit: u32| {
-        let part = std::arch::x86_64::__cpuid_count(0xd, bit);
-        part.eax as usize + part.ebx as usize
-    };
-    (2..63).filter(|bit| features >> bit & 1 != 0).map(end).fold(LEAST, usize::max)
-}
 
 /// The features that the host keeps in an area.
 pub(crate) fn features(area: &kvm_xsave) -> u64 {

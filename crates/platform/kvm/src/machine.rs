@@ -10,7 +10,6 @@ use platform::PlatformError;
 
 use crate::NAME;
 use crate::arena::{Arena, Frame, NoMemory};
-use crate::fpstate;
 use crate::layout::{ENTRIES, GATE, GDT, GPA_BITS, IDT, MAX_CPUS, NOTHING_GPA, PAGE, cpu_page};
 use crate::raw;
 use crate::ring0;
@@ -196,7 +195,7 @@ impl Machine {
             0 => self.xcr0,
             kept => kept,
         };
-        Ok((fpstate::size(kept).min(PAGE as usize), kept))
+        Ok((platform::xstate::size(kept).min(PAGE as usize), kept))
     }
 }
 

@@ -9,6 +9,7 @@
 //! - [`thread`]: [`GuestThread`], one guest thread while it is stopped in a trap.
 //! - [`regs`]: the x86-64 register set.
 //! - [`trap`]: what can happen.
+//! - [`xstate`]: how long the processor's vector state is.
 //! - [`conformance`]: what every backend must do, as tests.
 //!
 //! Invariant: nothing above this crate asks *which* backend it runs on; it asks for [`Features`].
@@ -21,6 +22,7 @@ pub mod regs;
 pub mod space;
 pub mod thread;
 pub mod trap;
+pub mod xstate;
 
 pub use regs::Registers;
 pub use space::{AddressSpace, Advice, MapError, MapOp};
@@ -79,7 +81,7 @@ pub struct Features {
     pub native_futex: bool,
     /// Bytes of the XSAVE area a signal frame must hold.
     pub xsave_size: usize,
-    /// `XCR0` of the guest.
+    /// The features in it, as in `XCR0`; without those that a process would have to ask for.
     pub xcr0: u64,
     /// The guest can be given the host's vDSO, mapped where [`AddressSpace::vdso`] says.
     pub host_vdso: bool,

@@ -1,45 +1,61 @@
 //! Floating-point state: the XSAVE area as `ptrace(2)` and signal frames know it.
 
+use platform::xstate;
+
 use crate::raw::sys;
 use crate::tracee::Gone;
 
 /// More than any processor's area.
 const ROOM: usize = 1 << 16;
-/// Legacy area and header.
-const LEAST: usize = 576;
 /// Where the host says in the area which features there are.
 const XCR0: usize = 464;
 const MXCSR: usize = 24;
 const HEADER: usize = 512;
 
-/// Size of the area and features of the processor, as the host tells them of a stopped thread.
-pub(crate) fn facts(tid: i32) -> Option<(usize, u64)> {
-    let area = sys::xstate(tid, ROOM).ok()?;
-    (area.len() >= LEAST).then(|| (area.len(), word(&area, XCR0)))
+/// What areas of this host's threads are like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// Bytes of what guests have of an area, and frames show.
+    pub(crate) size: usize,
+    /// The features in it.
+    pub(crate) xcr0: u64,
+    /// Bytes that the host takes: also those of features that a process must ask for.
+    whole: usize,
 }
 
-/// The state of a stopped thread.
-pub(crate) fn get(tid: i32, size: usize) -> Result<Vec<u8>, Gone> {
-    let area = sys::xstate(tid, size)?;
-    if area.len() == size { Ok(area) } else { Err(Gone) }
-}
-
-/// Replaces it, forcing what the host would refuse. Of the wrong size it is the reset state.
-pub(crate) fn set(tid: i32, state: &[u8], size: usize, xcr0: u64) -> Result<(), Gone> {
-    if state.len() != size || size < LEAST {
-        return reset(tid, size);
+impl Facts {
+    /// As the host tells them of a stopped thread.
+    pub(crate) fn of(tid: i32) -> Option<Self> {
+        let area = sys::xstate(tid, ROOM).ok()?;
+        let xcr0 = xstate::granted(word(&area, XCR0));
+        let size = xstate::size(xcr0);
+        (area.len() >= size).then_some(Self { size, xcr0, whole: area.len() })
     }
-    let mut area = state.to_vec();
-    let features = word(state, HEADER) & xcr0;
-    put(&mut area, HEADER, &features.to_le_bytes());
-    put(&mut area, HEADER + 8, &[0; 56]);
-    put(&mut area, MXCSR, &(word(state, MXCSR) as u32 & 0xffff).to_le_bytes());
-    if sys::set_xstate(tid, &area).is_ok() { Ok(()) } else { reset(tid, size) }
-}
 
-/// What a new program sees.
-pub(crate) fn reset(tid: i32, size: usize) -> Result<(), Gone> {
-    Ok(sys::set_xstate(tid, &reset_state(size))?)
+    /// The state of a stopped thread.
+    pub(crate) fn get(&self, tid: i32) -> Result<Vec<u8>, Gone> {
+        let area = sys::xstate(tid, self.size)?;
+        if area.len() == self.size { Ok(area) } else { Err(Gone) }
+    }
+
+    /// Replaces it, forcing what the host would refuse. Of the wrong size it is the reset state.
+    pub(crate) fn set(&self, tid: i32, state: &[u8]) -> Result<(), Gone> {
+        if state.len() != self.size {
+            return self.reset(tid);
+        }
+        let mut area = state.to_vec();
+        area.resize(self.whole, 0);
+        let features = word(state, HEADER) & self.xcr0;
+        put(&mut area, HEADER, &features.to_le_bytes());
+        put(&mut area, HEADER + 8, &[0; 56]);
+        put(&mut area, MXCSR, &(word(state, MXCSR) as u32 & 0xffff).to_le_bytes());
+        if sys::set_xstate(tid, &area).is_ok() { Ok(()) } else { self.reset(tid) }
+    }
+
+    /// What a new program sees.
+    pub(crate) fn reset(&self, tid: i32) -> Result<(), Gone> {
+        Ok(sys::set_xstate(tid, &reset_state(self.whole))?)
+    }
 }
 
 /// No feature is in use; control words as the processor starts with them.

@@ -48,6 +48,7 @@ use parking_lot::Mutex;
 use platform::{AddressSpace, Features, NewThread, Platform, PlatformError};
 
 use crate::files::Files;
+use crate::fpstate::Facts;
 use crate::master::Master;
 use crate::space::Space;
 use crate::task::{FpStart, Place};
@@ -124,7 +125,7 @@ impl Platform for Ptrace {
     }
 
     fn features(&self) -> Features {
-        let (xsave_size, xcr0) = self.shared.master.facts;
+        let Facts { size: xsave_size, xcr0, .. } = self.shared.master.facts;
         Features {
             min_address: layout::MIN_ADDRESS,
             max_address: layout::MAX_ADDRESS,

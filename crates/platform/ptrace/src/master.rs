@@ -20,7 +20,7 @@ use nix::sys::socket::{
 use parking_lot::Mutex;
 use platform::PlatformError;
 
-use crate::fpstate;
+use crate::fpstate::Facts;
 use crate::layout::{CLONE_FORK, CODE, GATE, PAGE, STUB, USER_END};
 use crate::raw::launch::Perch;
 use crate::raw::sys;
@@ -39,9 +39,6 @@ const FILTER: u64 = SCRATCH + 256;
 const CLONE: u8 = 1;
 const TAKE: u8 = 2;
 const CLOSE: u8 = 3;
-
-/// Size of the XSAVE area and features of the processor.
-type Facts = (usize, u64);
 
 fn host(doing: &'static str) -> impl Fn(std::io::Error) -> PlatformError {
     move |source| PlatformError::Host { doing, source }
@@ -191,7 +188,7 @@ fn launch(filter: &Program, vdso: Option<&Vdso>) -> Result<(Tracee, Facts), Plat
             unsupported(format!("a child cannot be traced (ptrace_scope, or a filter of ours?): {error}"))
         })?;
         (master.gate, master.filtered) = (perch.address() + GATE, false);
-        let facts = fpstate::facts(pid)
+        let facts = Facts::of(pid)
             .ok_or_else(|| unsupported("the processor's state has no XSAVE area".to_owned()))?;
         SetUp { master: &mut master, filter, vdso }.run().map_err(unsupported)?;
         Ok((master, facts))

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use hostproc::ops::CLONE_THREAD;
 use platform::{AddressSpace, GuestThread, NewThread, PlatformError, Registers, ThreadHandle};
 
-use crate::fpstate;
 use crate::layout::{CLONE_FORK, CLONE_SHARED, STUB};
 use crate::process::Process;
 use crate::space::{CURRENT, Current, Space};
@@ -44,18 +43,17 @@ impl GuestThread for Stopped {
 
     fn fp_state(&mut self) -> Result<Vec<u8>, PlatformError> {
         let place = self.task.place();
-        Ok(fpstate::get(place.tid, place.space.shared.master.facts.0)?)
+        Ok(place.space.shared.master.facts.get(place.tid)?)
     }
 
     fn set_fp_state(&mut self, state: &[u8]) -> Result<(), PlatformError> {
         let place = self.task.place();
-        let (size, xcr0) = place.space.shared.master.facts;
-        Ok(fpstate::set(place.tid, state, size, xcr0)?)
+        Ok(place.space.shared.master.facts.set(place.tid, state)?)
     }
 
     fn reset_fp_state(&mut self) -> Result<(), PlatformError> {
         let place = self.task.place();
-        Ok(fpstate::reset(place.tid, place.space.shared.master.facts.0)?)
+        Ok(place.space.shared.master.facts.reset(place.tid)?)
     }
 
     fn address_space(&self) -> Arc<dyn AddressSpace> {
@@ -89,7 +87,7 @@ impl GuestThread for Stopped {
         let process = space.unpark()?;
         let tid = process.tgid;
         let tracee = Tracee::seize(tid, tid)?;
-        fpstate::reset(tid, shared.master.facts.0)?;
+        shared.master.facts.reset(tid)?;
         space.enter(&self.task);
         process.join(&self.task);
         let old = self.task.move_to(Place { space: Arc::clone(&space), process, tid });

@@ -13,7 +13,6 @@ use platform::{
     AddressSpace, NewThread, PlatformError, Registers, Resume, SyscallTrap, ThreadHandle, Trap, TrapHandler,
 };
 
-use crate::fpstate;
 use crate::layout::INTERRUPT;
 use crate::process::Process;
 use crate::raw::sys::{self, Status};
@@ -217,10 +216,10 @@ impl Runner {
     ) -> Result<Self, PlatformError> {
         let Place { space, process, tid } = task.place();
         let mut tracee = Tracee::seize(process.tgid, tid)?;
-        let (size, xcr0) = space.shared.master.facts;
+        let facts = space.shared.master.facts;
         match (state, fp) {
-            (Some(state), _) => fpstate::set(tid, state, size, xcr0)?,
-            (None, FpStart::Reset) => fpstate::reset(tid, size)?,
+            (Some(state), _) => facts.set(tid, state)?,
+            (None, FpStart::Reset) => facts.reset(tid)?,
             (None, FpStart::Inherited) => {}
         }
         tracee.set_registers(registers);

@@ -97,7 +97,8 @@ impl Systrap {
     pub fn with_paths(host: HostView, paths: Paths) -> Result<Self, PlatformError> {
         let unsupported = |reason: String| PlatformError::Unsupported { platform: "systrap", reason };
         let filter = filter::build().map_err(|e| unsupported(e.to_string()))?;
-        let (xsave_size, xcr0) = raw::sys::xsave();
+        let xcr0 = platform::xstate::granted(raw::sys::xcr0());
+        let xsave_size = platform::xstate::size(xcr0);
         if xsave_size > layout::MAX_XSAVE {
             return Err(unsupported(format!("an XSAVE area of {xsave_size} bytes does not fit a slot")));
         }

@@ -213,15 +213,14 @@ pub(crate) fn ask_for_clone(socket: i32, mailbox: i32) -> Result<i64, Error> {
     }
 }
 
-/// `CPUID` leaf 13: size of the XSAVE area of the enabled features, and the features (`XCR0`).
-pub(crate) fn xsave() -> (usize, u64) {
-    let leaf = core::arch::x86_64::__cpuid_count(13, 0);
+/// The features of the processor's state that the host has enabled.
+pub(crate) fn xcr0() -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: every host with seccomp notification and FSGSBASE has XSAVE enabled; reads a register.
     unsafe {
         core::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack))
     };
-    (leaf.ebx as usize, u64::from(low) | u64::from(high) << 32)
+    u64::from(low) | u64::from(high) << 32
 }
 
 /// Does the kernel let user code use `rdfsbase` and friends?
