@@ -152,10 +152,14 @@ impl File for HostFile {
                 (&self.fd).write(piece)
             };
             match wrote {
-                Ok(n) => {
-                    done += n;
+                Ok(taken) => {
+                    done += taken;
                     if self.seekable {
                         self.moved_to(offset.saturating_add(done as u64));
+                    }
+                    // What the host did not take has left the source: the guest writes it again.
+                    if taken < n {
+                        return Ok(done);
                     }
                 }
                 Err(_) if done > 0 => return Ok(done),
