@@ -11,6 +11,7 @@ use devfs::Devpts;
 use hostproc::HostView;
 use kernel::kernel::{Kernel, Parts};
 use loader::CpuFacts;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use procfs::CpuModel;
 use socket::inet::Network;
 use syscalls::dispatch::X86Calls;
@@ -47,6 +48,7 @@ impl Early {
     /// # Errors
     /// When the host's random generator cannot be opened.
     pub fn gather() -> Result<Self, BootError> {
+        raise_descriptor_limit();
         let random =
             HostRandom::open().map_err(|source| BootError::Host { doing: "opening /dev/urandom", source })?;
         let model = cpu_model(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default());
@@ -57,6 +59,16 @@ impl Early {
     /// Looks into `/proc` again, because there is one of our own pid namespace now.
     pub fn look_at_own_proc(&mut self) {
         self.host = HostView::take();
+    }
+}
+
+/// As many descriptors as the host lets us have: files of guests, their processes and virtual processors take them,
+/// and the limit that a guest sees is its own.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of descriptors stays");
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A thread that leaves its guest parks its processor, with its floating-point state on it, and mostly finds it again
 //! as it was. When there are no more to be made, another thread takes it, and the state is kept here until its owner
-//! comes back. When all of them run, whoever waits has one of the others stopped.
+//! comes back. When all of them run, whoever waits has one of the others stopped. When the host makes no more of them
+//! (they take descriptors and memory), those that there are have to do.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -26,6 +27,7 @@ struct State {
     #[allow(clippy::vec_box)] // They come from and go to places that hold boxes.
     idle: Vec<Box<Vcpu>>,
     made: u64,
+    most: u64,
     waiting: usize,
 }
 
@@ -33,7 +35,6 @@ struct State {
 pub(crate) struct Pool {
     state: Mutex<State>,
     came: Condvar,
-    most: u64,
     /// Bytes of floating-point state, and features in it.
     pub(crate) fp: (usize, u64),
 }
@@ -41,8 +42,8 @@ pub(crate) struct Pool {
 impl Pool {
     /// One of at most `most`, of which `first` is the first; `made` numbers are taken.
     pub(crate) fn new(first: Vcpu, made: u64, most: u64, fp: (usize, u64)) -> Self {
-        let state = State { idle: vec![Box::new(first)], made, ..State::default() };
-        Self { state: Mutex::new(state), came: Condvar::new(), most, fp }
+        let state = State { idle: vec![Box::new(first)], made, most, ..State::default() };
+        Self { state: Mutex::new(state), came: Condvar::new(), fp }
     }
 
     /// A processor with `owner`'s floating-point state on it. `poke` stops some thread that has one.
@@ -64,13 +65,21 @@ impl Pool {
                 if let Some(vcpu) = state.idle.pop() {
                     break vcpu;
                 }
-                if state.made < self.most {
+                if state.made < state.most {
                     let index = state.made;
                     state.made += 1;
                     drop(state);
-                    let made = Vcpu::new(machine, index).map_err(host("making a virtual processor"));
+                    let made = Vcpu::new(machine, index);
                     state = self.state.lock();
-                    break Box::new(made?);
+                    match made {
+                        Ok(made) => break Box::new(made),
+                        Err(error) => {
+                            let made = index;
+                            tracing::warn!(%error, made, "the host makes no more virtual processors; guests share those");
+                            state.most = 0;
+                            continue;
+                        }
+                    }
                 }
                 if let Some(other) = state.parked.keys().next().copied()
                     && let Some(vcpu) = state.parked.remove(&other)
@@ -138,5 +147,40 @@ impl Pool {
             None => state.saved.remove(&owner),
         };
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::Arc;
+
+    use super::Pool;
+    use crate::machine::Machine;
+
+    #[test]
+    fn those_that_there_are_have_to_do() {
+        let device = File::options().read(true).write(true).open(crate::DEVICE).expect("/dev/kvm is there");
+        let mut machine = Machine::new(device.into(), 64 << 20).expect("a machine");
+        let first = machine.first_cpu().expect("a processor");
+        let fp = machine.fp_facts(&first).expect("its features");
+        // No machine has a processor of that number.
+        let pool = Arc::new(Pool::new(first, 1 << 30, u64::MAX, fp));
+        let poked = std::sync::atomic::AtomicU32::new(0);
+        let held = pool.take(&machine, 1, || ()).expect("the first");
+        let poke = || {
+            poked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        };
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| pool.take(&machine, 2, poke).map(|vcpu| pool.park(2, vcpu)));
+            while poked.load(std::sync::atomic::Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            pool.park(1, held);
+            other.join().expect("no panic").expect("the same, later");
+        });
+        let again = pool.take(&machine, 1, || ()).expect("it is parked");
+        pool.park(1, again);
+        assert!(pool.fp_state(1).is_ok());
     }
 }

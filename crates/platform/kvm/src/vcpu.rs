@@ -71,8 +71,8 @@ fn host(error: kvm_ioctls::Error) -> io::Error {
 impl Vcpu {
     /// Number `index` of a machine.
     pub(crate) fn new(machine: &Machine, index: u64) -> io::Result<Self> {
-        let page = machine.cpu_frame(index)?;
         let mut fd = machine.slots.vm().create_vcpu(index).map_err(host)?;
+        let page = machine.cpu_frame(index)?;
         fd.set_cpuid2(&machine.cpuid).map_err(host)?;
         let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..kvm_xcrs::default() };
         if let Some(first) = xcrs.xcrs.first_mut() {
