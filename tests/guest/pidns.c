@@ -192,6 +192,7 @@ static void from_outside(void) {
     }
     int status = -1;
     waitpid(child, &status, 0);
+    if (status) printf("the child that enters ended with %#x\n", status);
     CHECK("setns", WIFEXITED(status) && WEXITSTATUS(status) == 0);
     CHECK("killed from outside", kill(pid, SIGKILL) == 0 && waitpid(pid, &status, 0) == pid && WTERMSIG(status) == SIGKILL);
     (void)len;
