@@ -27,19 +27,25 @@ fn runtimes(flags: &[&str]) -> Option<[Runtime; 2]> {
     Some([made(Path::new("runc"), &[]), made(Path::new(&runsc), flags)])
 }
 
+/// What came of a container.
+struct Shown {
+    /// How it ended, and what it wrote.
+    outcome: (Option<i32>, String),
+    /// What it or its runtime complained of.
+    errors: String,
+}
+
 /// What a container wrote, and how it ended, for each runtime.
-fn outputs(
-    flags: &[&str],
-    script: &str,
-    change: impl Fn(&mut Value, &Path),
-) -> Option<[(Option<i32>, String); 2]> {
+fn outputs(flags: &[&str], script: &str, change: impl Fn(&mut Value, &Path)) -> Option<[Shown; 2]> {
     Some(runtimes(flags)?.map(|runtime| {
         let mut bundle = Bundle::new(script).expect("a bundle");
         let path = bundle.path().to_owned();
         change(&mut bundle.spec, &path);
         bundle.write().expect("a spec");
-        let output = runtime.call(&["run", "--bundle", bundle.text(), "one"]).expect("runs");
-        let _ = runtime.call(&["delete", "--force", "one"]);
+        // runc calls the control group after the container, and other tests run theirs at the same time.
+        let id = path.file_name().and_then(|name| name.to_str()).expect("a name").trim_start_matches('.');
+        let output = runtime.call(&["run", "--bundle", bundle.text(), id]).expect("runs");
+        let _ = runtime.call(&["delete", "--force", id]);
         let code = output.status.and_then(|status| status.code());
         assert!(
             !output.stdout.is_empty() || code != Some(0),
@@ -47,14 +53,15 @@ fn outputs(
             runtime.name(),
             output.stderr
         );
-        (code, output.stdout)
+        Shown { outcome: (code, output.stdout), errors: output.stderr }
     }))
 }
 
 /// Both show the same.
 fn same(flags: &[&str], script: &str, change: impl Fn(&mut Value, &Path)) {
     if let Some([runc, runsc]) = outputs(flags, script, change) {
-        assert_eq!(runsc, runc, "runsc, runc: {script}");
+        let errors = format!("{}; {}", runsc.errors, runc.errors);
+        assert_eq!(runsc.outcome, runc.outcome, "runsc, runc: {script}: {errors}");
     }
 }
 
@@ -154,8 +161,8 @@ fn a_container_ends_as_its_program_does() {
             Some(both) => both,
             None => return,
         };
-        assert_eq!(runsc, runc, "{args}");
-        assert_ne!(runsc.0, Some(0), "{args}");
+        assert_eq!(runsc.outcome, runc.outcome, "{args}");
+        assert_ne!(runsc.outcome.0, Some(0), "{args}");
     }
 }
 
